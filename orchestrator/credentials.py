@@ -37,7 +37,7 @@ _SECRET_WORD = re.compile(
     r"secret|token(?!iz)|passw(?:or)?d|credential|(?<![a-z])key(?![a-z])", re.IGNORECASE
 )
 """A word next to which 40 characters are taken for a secret key of AWS."""
-_SECRET_KEY = re.compile(r"(?<![\w/+=.-])[A-Za-z0-9+][A-Za-z0-9/+]{39}(?![\w/+=.-])", re.ASCII)
+_SECRET_KEY = re.compile(r"(?<![\w/+.-])[A-Za-z0-9+][A-Za-z0-9/+]{39}(?![\w/+=.-])", re.ASCII)
 _ASSIGNED = re.compile(
     r"(?:secret|token|passw(?:or)?d|credential|(?:access|account|api|auth|private)[_-]?key)"
     r"[\w-]{0,40}[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?P<value>[A-Za-z0-9+=]{32,})(?![\w/+=.-])",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
@@ -207,6 +207,16 @@ def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, .
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a job was made from, as the user wrote it."""
+
+    files: tuple[bytes, ...]
+    """The content of the job file, and of the files that it extends one over the other."""
+    overrides: tuple[str, ...] = ()
+    """The values of `--set`."""
+
+
+@dataclass(frozen=True)
 class Job:
     """A validated job file. Paths are absolute. `stages` is keyed by name, in the order of the
     file."""
@@ -218,6 +228,8 @@ class Job:
     stages: Mapping[str, Stage]
     notify: Notify | None = None
     """Where to send messages about a run. None: nowhere."""
+    source: Source | None = field(default=None, compare=False, repr=False)
+    """None for a job that was not read from a file."""
 
 
 def template_params(job: Job, stage: Stage) -> Any:

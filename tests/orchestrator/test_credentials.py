@@ -25,7 +25,7 @@ KEY = "wJalrXUtnFEMI/K7MDENG" + "/bPxRfiCYEXAMPLEKEY"
         ("-----BEGIN " + "OPENSSH PRIVATE KEY-----", "a private key"),
         ("-----BEGIN " + "PRIVATE KEY-----", "a private key"),
         ("store: https://me:" + "sesame@host/x", "a URL with a password"),
-        ("data: https://b.s3.amazonaws.com/k?a=1&X-Amz-" + "Signature=0123456789", "a presigned URL"),
+        ("data: https://b.example/k?a=1&X-Amz-" + "Signature=0123456789", "a presigned URL"),
         ("data: https://b/k?AWSAccess" + "KeyId=0123456789", "a presigned URL"),
         ("x: ghp_" + "a1B2" * 9, "a GitHub token"),
         ("x: github_pat_" + "a1B2" * 9, "a GitHub token"),
