@@ -9,30 +9,66 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-SHAPES = {
-    "an AWS access key id": r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
-    "a private key": r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----",
-    "a URL with a password": r"(?<=://)[^\s/?#:@\"'`]*:[^\s/?#@\"'`]+@",
-    "a presigned URL": (
-        r"(?i:[?&](?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId"
-        r"|Signature|sig)=)[A-Za-z0-9%/+=_.-]{8,}"
-    ),
-    "a GitHub token": (
-        r"(?<![A-Za-z0-9_])(?:gh[opsur]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})"
-    ),
-    "a GitLab token": r"(?<![A-Za-z0-9_-])glpat-[A-Za-z0-9_-]{20,}",
-    "a Slack token": r"(?<![A-Za-z0-9_-])(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,}",
-    "the URL of a Slack webhook": (
-        r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/]{8,}"
-    ),
-    "a Hugging Face token": r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,}",
-    "a Google API key": r"(?<![A-Za-z0-9_])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",
-    "a signed token": r"(?<![A-Za-z0-9_-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
-}
-"""By its name, the pattern of a credential that is recognised wherever it occurs."""
 
-_SHAPES = re.compile("|".join(f"({pattern})" for pattern in SHAPES.values()), re.ASCII)
-_NAMES = tuple(SHAPES)
+class Shape(NamedTuple):
+    """A credential that is recognised wherever it occurs."""
+
+    what: str
+    """Such as `a GitHub token`."""
+    signs: tuple[str, ...]
+    """In lower case; text without any of them has no such credential. Looking for them is a hundred
+    times faster than looking for the pattern."""
+    pattern: str
+
+
+PRESIGNED = Shape(
+    "a presigned URL",
+    ("signature=", "credential=", "security-token=", "awsaccesskeyid=", "sig="),
+    r"(?i:[?&](?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature"
+    r"|sig)=)[A-Za-z0-9%/+=_.-]{8,}",
+)
+SHAPES = (
+    Shape(
+        "an AWS access key id",
+        ("akia", "asia"),
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    ),
+    Shape(
+        "a private key",
+        ("private key",),
+        r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----",
+    ),
+    Shape("a URL with a password", ("://",), r"(?<=://)[^\s/?#:@\"'`]*:[^\s/?#@\"'`]+@"),
+    PRESIGNED,
+    Shape(
+        "a GitHub token",
+        ("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_"),
+        r"(?<![A-Za-z0-9_])(?:gh[opsur]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})",
+    ),
+    Shape("a GitLab token", ("glpat-",), r"(?<![A-Za-z0-9_-])glpat-[A-Za-z0-9_-]{20,}"),
+    Shape(
+        "a Slack token",
+        ("xox", "xapp-"),
+        r"(?<![A-Za-z0-9_-])(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,}",
+    ),
+    Shape(
+        "the URL of a Slack webhook",
+        ("hooks.slack.com/",),
+        r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/]{8,}",
+    ),
+    Shape("a Hugging Face token", ("hf_",), r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,}"),
+    Shape(
+        "a Google API key",
+        ("aiza",),
+        r"(?<![A-Za-z0-9_])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",
+    ),
+    Shape(
+        "a signed token",
+        ("eyj",),
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    ),
+)
+
 _SECRET_WORD = re.compile(
     r"secret|token(?!iz)|passw(?:or)?d|credential|(?<![a-z])key(?![a-z])", re.IGNORECASE
 )
@@ -70,13 +106,19 @@ def find_credentials(text: str) -> list[Credential]:
     return found
 
 
+def without_signatures(text: str) -> str:
+    """Return `text` without what gives the right to use its presigned URLs."""
+    return re.sub(PRESIGNED.pattern, "?***", text) if _has_sign(text.lower(), PRESIGNED) else text
+
+
 def _credentials_in(line: str, before: str) -> Iterator[tuple[str, int]]:
     """Yield the names and columns of credentials. The word that names a secret may be in the line
     `before`, as in a list of environment variables."""
-    shaped = _SHAPES.search(line)
-    if shaped is not None:
-        assert shaped.lastindex is not None
-        yield _NAMES[shaped.lastindex - 1], shaped.start()
+    lower = line.lower()
+    for shape in SHAPES:
+        shaped = re.search(shape.pattern, line) if _has_sign(lower, shape) else None
+        if shaped is not None:
+            yield shape.what, shaped.start()
     if _SECRET_WORD.search(line) or _SECRET_WORD.search(before):
         for match in _SECRET_KEY.finditer(line):
             if _is_mixed(match[0], needs_both_cases=True):
@@ -85,6 +127,10 @@ def _credentials_in(line: str, before: str) -> Iterator[tuple[str, int]]:
         value = match["value"]
         if _is_mixed(value, needs_both_cases=False) and not _HEX_DIGEST.fullmatch(value):
             yield "a secret", match.start("value")
+
+
+def _has_sign(lower: str, shape: Shape) -> bool:
+    return any(sign in lower for sign in shape.signs)
 
 
 def _is_mixed(value: str, *, needs_both_cases: bool) -> bool:
