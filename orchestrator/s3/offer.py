@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from orchestrator.s3.failures import without_secrets_of_urls
+from orchestrator.s3.failures import ALLOW_HTTP, without_secrets_of_urls
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
 """The environment variable with the offer, as JSON. Its keys are names of AWS's variables and
@@ -27,6 +27,7 @@ _SWITCHES = (
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    ALLOW_HTTP,
 )
 _KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
 
