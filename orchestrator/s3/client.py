@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
+from orchestrator.s3.encryption import encrypt_writes
 from orchestrator.s3.failures import (
     ALLOW_HTTP,
     EndpointError,
@@ -75,6 +76,7 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         client = boto3.session.Session(botocore_session=session).client("s3")
         if not _is_private(client.meta.endpoint_url) and os.environ.get(ALLOW_HTTP) != "1":
             raise UnencryptedError(client.meta.endpoint_url)
+        encrypt_writes(client, os.environ)
         # Here and not at the first request, so that a missing file or program is reported as a
         # wrong setting.
         credentials = session.get_credentials()

@@ -20,6 +20,7 @@ from orchestrator.spec.job import (
     Resources,
     Source,
     Stage,
+    StoreOptions,
     template_params,
     usable_counts,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Resources",
     "Source",
     "Stage",
+    "StoreOptions",
     "TuneParams",
     "cells_named",
     "job_document",
