@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,7 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
-from orchestrator.errors import DataError, FailedWorker, JobError
+from orchestrator.errors import DataError, FailedWorker, JobError, StoreError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
@@ -43,6 +44,7 @@ from orchestrator.store.lease import check_owner
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
+    clear_training,
     fetch_artifact,
     load_manifest,
     publish_artifact,
@@ -94,6 +96,8 @@ def run_stage(
         train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
+    with suppress(StoreError):  # the stage is done; `artifacts gc` deletes what is left
+        clear_training(store, planned.key)
     return manifest
 
 
