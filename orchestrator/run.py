@@ -17,7 +17,7 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.origin import publish_origin
+from orchestrator.cluster.origin import Origin, find_origin
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.contract import Event
@@ -96,10 +96,9 @@ class Run:
     """Returns why the cluster has failed, or None."""
 
     @cached_property
-    def origin(self) -> dict[str, JsonValue]:
-        """What the manifests of this run have in common. The first access publishes the job file
-        and the patch of local changes."""
-        return publish_origin(self.plan.job.source, self.store, os.environ)
+    def origin(self) -> Origin:
+        """What the manifests of this run have in common."""
+        return find_origin(self.plan.job.source, os.environ)
 
     @property
     def journal(self) -> Journal:
@@ -332,7 +331,7 @@ class Run:
             "job": self.plan.job.name,
             "run_id": self.journal.record.run_id,
             "started_at_s": time.time(),
-            **self.origin,
+            **self.origin.provenance,
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
         run = partial(
@@ -344,6 +343,7 @@ class Run:
             channel=channel,
             ledger=ledger,
             provenance=provenance,
+            records=self.origin.records,
             logs=self.logs,
             token=self.owned.token_of(decision.stage.name),
         )

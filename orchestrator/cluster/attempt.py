@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import JsonValue
@@ -57,6 +57,9 @@ class Attempt:
     training: Training
     """The resume state in the store."""
     provenance: Mapping[str, JsonValue]
+    records: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
+    """The contents of the artifacts that the manifest gets in addition to the outputs, by artifact
+    and by the name of the file. Ray's dashboard shows the rest of an attempt."""
     logs: LogSettings = DEFAULT_LOGS
     trial_attempt: int | None = None
     """The number of the try at the trial within the run, if this is a trial."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,29 +18,33 @@ from orchestrator.spec import Source
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import publish_artifact
 
-RECORDS = "records"
-"""The field of an attempt's provenance with the artifacts that its manifest gets in addition to its
-outputs."""
+Records = Mapping[str, Mapping[str, bytes]]
+"""The contents of artifacts that are not outputs, by artifact and by the name of the file."""
 
 
-def publish_origin(
-    source: Source | None, store: Store, environ: Mapping[str, str]
-) -> dict[str, JsonValue]:
-    """Publish the job file as written and the patch of local changes. Returns the provenance that
-    names them."""
-    contents: dict[str, dict[str, bytes]] = {}
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from."""
+
+    provenance: Mapping[str, JsonValue]
+    records: Records
+    """The job file and the patch of local changes."""
+
+
+def find_origin(source: Source | None, environ: Mapping[str, str]) -> Origin:
+    """Return the origin of a run of this process. `source` is the job as written."""
+    records: dict[str, dict[str, bytes]] = {}
     if source is not None:
-        contents[JOB_FILE] = {name_of(index): text for index, text in enumerate(source.files)}
+        records[JOB_FILE] = {name_of(index): text for index, text in enumerate(source.files)}
     patch = code_patch()
     if patch is not None:
-        contents[CODE_PATCH] = {"code.patch": patch}
-    records = {name: _publish(store, files) for name, files in contents.items()}
-    return {
+        records[CODE_PATCH] = {"code.patch": patch}
+    provenance: dict[str, JsonValue] = {
         "code": code_version().model_dump(mode="json"),
         "overrides": list(source.overrides) if source is not None else [],
-        RECORDS: {name: artifact.model_dump(mode="json") for name, artifact in records.items()},
         **_submission(environ),
     }
+    return Origin(provenance, records)
 
 
 def name_of(index: int) -> str:
@@ -48,11 +53,13 @@ def name_of(index: int) -> str:
     return f"extended_{index}.yaml" if index else "job.yaml"
 
 
-def records_of(provenance: Mapping[str, JsonValue]) -> dict[str, Artifact]:
-    """Return the artifacts that `publish_origin` has published."""
-    found = provenance.get(RECORDS)
-    records = found if isinstance(found, dict) else {}
-    return {name: Artifact.model_validate(artifact) for name, artifact in records.items()}
+def publish_records(store: Store, records: Records) -> dict[str, Artifact]:
+    """Publish records just before the manifest that refers to them.
+
+    At the beginning of the run would be too early: gc may delete an old blob that no manifest
+    refers to yet.
+    """
+    return {name: _publish(store, files) for name, files in records.items()}
 
 
 def _publish(store: Store, files: Mapping[str, bytes]) -> Artifact:

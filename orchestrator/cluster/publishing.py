@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from orchestrator.artifact import CODE_PATCH, Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.cost import PUBLISHED, closed_attempts, cost_of
-from orchestrator.cluster.origin import RECORDS, records_of
+from orchestrator.cluster.origin import publish_records
 from orchestrator.code_version import CodeVersion, code_sha256
 from orchestrator.contract import StageResult
 from orchestrator.store import open_store
@@ -35,11 +35,10 @@ def publish_result(
     workers ran on. Without `cost`, the cost is that of the attempts.
     """
     store = open_store(attempt.store_uri)
-    provenance, records = dict(attempt.provenance), records_of(attempt.provenance)
-    provenance.pop(RECORDS, None)
-    code = _code_that_ran(provenance.get("code"))
-    if code.patch is None:  # it has another process's changes
-        records.pop(CODE_PATCH, None)
+    code = _code_that_ran(attempt.provenance.get("code"))
+    # Of other code than the driver's, the patch would be wrong.
+    left_out = CODE_PATCH if code.patch is None else None
+    records = {name: files for name, files in attempt.records.items() if name != left_out}
     attempts = closed_attempts(attempt, PUBLISHED, time.time())
     manifest = Manifest(
         key=attempt.key,
@@ -54,11 +53,11 @@ def publish_result(
                 for name, folder in result.outputs.items()
             },
             **(published or {}),
-            **records,
+            **publish_records(store, records),
         },
         metrics=result.metrics,
         provenance={
-            **provenance,
+            **attempt.provenance,
             "code": code.model_dump(mode="json"),
             "attempts": attempts,
             "cost": dict(cost or cost_of(attempts, attempt.resources)),

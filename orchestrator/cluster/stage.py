@@ -31,6 +31,7 @@ from orchestrator.cluster.failures import (
     failed_rank,
 )
 from orchestrator.cluster.machine import scratch_folder
+from orchestrator.cluster.origin import Records
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
@@ -68,6 +69,7 @@ def run_stage(
     channel: EventChannel,
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
+    records: Records,
     logs: LogSettings,
     token: int,
 ) -> Manifest:
@@ -85,7 +87,7 @@ def run_stage(
     attempt = make_attempt(plan, planned, store, training, provenance)
     stage = planned.stage
     num_trials = stage.search.size if stage.search is not None else 1
-    attempt = replace(attempt, logs=replace(logs, num_trials=num_trials))
+    attempt = replace(attempt, logs=replace(logs, num_trials=num_trials), records=records)
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
         attempt = begin_attempt(replace(attempt, workers=room.take(attempt)), time.time())
