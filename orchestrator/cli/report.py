@@ -223,7 +223,7 @@ def _fetch_details(
     }
     try:
         for stage, artifact in found.items():
-            fetch_artifact(store, artifact, folder / stage)
+            fetch_artifact(store, artifact, folder / stage, key=manifests[stage].key)
     except OSError as err:
         raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
     return {

@@ -66,6 +66,17 @@ class Attempt:
         return self.trial_attempt or self.number
 
     @property
+    def is_forced(self) -> bool:
+        """Whether `--force` runs the stage, perhaps because what it published is damaged. So its
+        outputs are uploaded even if the store seems to have them."""
+        return bool(self.recipe.get("rerun"))
+
+    def origin(self, field: str) -> str | None:
+        """The Key of the stage whose output is this input. None for a file from outside the job."""
+        key: str | None = self.recipe["inputs"].get(field, {}).get("key")
+        return key
+
+    @property
     def needs_group(self) -> bool:
         """Whether Ray Train has to connect the workers. A single worker exchanges no gradients."""
         return self.workers > 1

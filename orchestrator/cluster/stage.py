@@ -239,9 +239,8 @@ def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params
     if stage.params_from is None:
         return params
     with scratch_folder("orchestrator-params-") as scratch:
-        folder = fetch_artifact(
-            store, _published_output(plan, planned, stage.params_from, store), scratch
-        )
+        artifact = _published_output(plan, planned, stage.params_from, store)
+        folder = fetch_artifact(store, artifact, scratch, key=plan[stage.params_from.stage].key)
         searched: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
     try:
         return params.overlay(searched)
@@ -283,7 +282,7 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
     kept."""
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
-        artifact = publish_artifact(store, scratch)
+        artifact = publish_artifact(store, scratch, always=bool(planned.recipe.get("rerun")))
     inputs = planned.recipe["inputs"]
     assert isinstance(inputs, dict)
     if inputs[field] != {"sha256": artifact.files[0].sha256}:

@@ -27,11 +27,13 @@ class Logbook:
         training: str,
         metric: str,
         *,
+        uploads_always: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._training = training
         self._metric = metric
+        self._uploads_always = uploads_always
         self._clock = clock
         """In seconds."""
         self.log: TrialLog = load_log(store, training)
@@ -67,7 +69,9 @@ class Logbook:
             state=TrialState.FINISHED,
             value=values[self._metric].value,
             num_samples=values[self._metric].num_samples,
-            checkpoint=publish_artifact(self._store, model) if model else None,
+            checkpoint=publish_artifact(self._store, model, always=self._uploads_always)
+            if model
+            else None,
         )
 
     def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:

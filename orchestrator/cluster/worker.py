@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import platform
 import sys
 import traceback
@@ -43,6 +44,7 @@ from orchestrator.store.checkpoints import (
     fetch_checkpoint,
     fetch_newest_checkpoint,
 )
+from orchestrator.store.input_cache import input_cache
 from orchestrator.store.publish import fetch_artifact
 
 _log = logging.getLogger(__name__)
@@ -121,7 +123,12 @@ def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
     """Return the trial's log on rank 0 if the stage is a search."""
     if attempt.trial is None or worker.rank != 0:
         return None
-    return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
+    return Logbook(
+        open_store(attempt.store_uri),
+        attempt.training,
+        attempt.metric,
+        uploads_always=attempt.is_forced,
+    )
 
 
 def _run_until_stopped(
@@ -200,6 +207,7 @@ def _context(
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
+    cache = input_cache(os.environ)
     newest = Event("")
     most_bytes = 0
 
@@ -235,7 +243,9 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name)
+            name: fetch_artifact(
+                store, art, scratch / "inputs" / name, key=attempt.origin(name), cache=cache
+            )
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,

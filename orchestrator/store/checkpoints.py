@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.artifact import File, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import sha256_of
+from orchestrator.store.publish import fetch_file
 
 NUM_KEPT = 2
 """The number of newest checkpoints kept: two, in case the newest is damaged."""
@@ -76,8 +76,8 @@ def commit_checkpoint(
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = path.relative_to(folder).as_posix()
-        store.upload(f"{_folder(training, number)}/{relative}", path)
-        files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
+        digests = store.upload(f"{_folder(training, number)}/{relative}", path)
+        files.append(File(path=relative, sha256=digests.sha256, size=digests.size))
     store.write(
         _seal(training, number), Seal(files=tuple(files), score=score).model_dump_json().encode()
     )
@@ -124,16 +124,7 @@ def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> 
     sha256."""
     shutil.rmtree(folder, ignore_errors=True)
     for file in _load_seal(store, training, number).files:
-        path, name = folder / file.path, f"{_folder(training, number)}/{file.path}"
-        if not store.download(name, path):
-            raise IntegrityError(f"store {store.uri}: {name} is missing")
-        size = path.stat().st_size
-        if size != file.size:
-            raise IntegrityError(
-                f"store {store.uri}: {name} has {size} bytes instead of {file.size}"
-            )
-        if sha256_of(path) != file.sha256:
-            raise IntegrityError(f"store {store.uri}: {name} differs from its sha256")
+        fetch_file(store, f"{_folder(training, number)}/{file.path}", file, folder / file.path)
 
 
 def _load_seal(store: Store, training: str, number: int) -> Seal:

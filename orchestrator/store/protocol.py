@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from orchestrator.digests import Digests
 
 
 class Entry(NamedTuple):
@@ -38,14 +40,37 @@ class Store(Protocol):
         """Like `write`, but only if `name` does not exist. Of many writers, one gets True and its
         content stays."""
 
-    def upload(self, name: str, path: Path) -> None:
-        """Like `write`, but from a file."""
+    def upload(self, name: str, path: Path) -> Digests:
+        """Like `write`, but from a file. Returns the digests of the bytes that are now in the
+        store.
+
+        Raises StoreError if the store then reports another size or checksum.
+        """
+
+    def upload_as(
+        self, name_of: Callable[[str], str], path: Path, *, always: bool = False
+    ) -> Digests:
+        """Like `upload`, under the name that `name_of` gives the sha256 of the file.
+
+        A store that computes checksums may skip the upload if the name exists with the same bytes,
+        unless `always`.
+        """
 
     def download(self, name: str, path: Path) -> bool:
         """Copy `name` to the file `path`. Returns False if `name` does not exist."""
 
+    def stream(self, name: str, *, size: int) -> Iterator[bytes] | None:
+        """Return the content of `name`, whose size is known, in pieces of a few MiB. None if `name`
+        does not exist.
+
+        Raises IntegrityError if it has another size. The pieces may raise StoreError.
+        """
+
     def delete(self, name: str) -> None:
         """Remove `name` if it exists."""
+
+    def clear(self, prefix: str) -> None:
+        """Remove everything below the folder `prefix`, also what killed writers have left there."""
 
     def names(self, prefix: str) -> list[str]:
         """Return all names below the folder `prefix`, sorted."""

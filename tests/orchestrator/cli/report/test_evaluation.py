@@ -94,6 +94,6 @@ def test_without_plots_nothing_is_fetched(folder: Path) -> None:
 def test_details_lost_from_the_store_are_an_error(folder: Path) -> None:
     (folder / "store" / blob_name(sha256_of(folder / "output/per_class.csv"))).unlink()
     with pytest.raises(
-        IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"
+        IntegrityError, match=r"is missing \(per_class\.csv\), of manifests/.*--repair"
     ):
         _report("--plots", "plots")
