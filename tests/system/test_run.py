@@ -7,7 +7,8 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -168,9 +169,20 @@ def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path
     assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
     assert stage.first.done >= 2
-    printed = _printed(tmp_path, "only")
-    for rank in (0, 1):  # rank 1 was killed, and then Ray ended rank 0
-        assert printed[LogName(None, 1, rank)].startswith(_hello(rank=rank, epochs=2))
+    # Rank 1 was killed, and then Ray ended rank 0. A process that outlives them writes their rest.
+    _await_printed(tmp_path, {rank: _hello(rank=rank, epochs=2) for rank in (0, 1)})
+
+
+def _await_printed(tmp_path: Path, beginnings: Mapping[int, str]) -> None:
+    """Wait until the log of each rank in the first attempt begins with its text."""
+    deadline_s = time.monotonic() + 300
+    while True:
+        printed = _printed(tmp_path, "only")
+        texts = {rank: printed.get(LogName(None, 1, rank), "") for rank in beginnings}
+        if all(texts[rank].startswith(text) for rank, text in beginnings.items()):
+            return
+        assert time.monotonic() < deadline_s, texts
+        time.sleep(0.2)
 
 
 def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
