@@ -12,7 +12,7 @@ Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_job_options(verb: argparse.ArgumentParser, *, has_as: bool = True) -> None:
-    """Add `--set`, `--as` and `--store`, which `cli.job.load` reads. Without `has_as`, the verb uses
+    """Add `--set`, `--as` and `--store`, which `cli.job.load` reads. Without `has_as`, a verb uses
     `--as` for something else."""
     verb.add_argument(
         "--set",
