@@ -57,7 +57,11 @@ def test_only_rank_0_of_a_group_writes_the_trial_log(tmp_path: Path) -> None:
     save_log(open_store(str(tmp_path)), "training", TrialLog(number=1, params={}, drawn_after_s=0))
     for trial, rank, is_kept in (("00001", 0, True), ("00001", 1, False), (None, 0, False)):
         attempt: Any = SimpleNamespace(
-            trial=trial, store_uri=str(tmp_path), training="training", metric="top1"
+            trial=trial,
+            store_uri=str(tmp_path),
+            training="training",
+            metric="top1",
+            is_forced=False,
         )
         worker: Any = SimpleNamespace(rank=rank)
         assert (_logbook(attempt, worker) is not None) == is_kept
