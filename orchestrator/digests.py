@@ -63,7 +63,7 @@ def digest_file(path: Path, *, again: bool = False) -> Digests:
         if not again and before in _remembered:
             return _remembered[before]
         digester = Digester()
-        room = bytearray(PIECE_BYTES)
+        room = bytearray(min(PIECE_BYTES, before[2] + 1))
         while num_bytes := file.readinto(room):
             digester.update(memoryview(room)[:num_bytes])
         is_settled = max(before[3:]) < (began_s - SETTLED_S) * 1e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -165,3 +166,29 @@ def test_worker_on_a_gpu_counts_its_memory_once(
     run_pipeline(attempt, replace(ONE, device="cuda:0"), channel, closes_stage=True)
     memory = [amounts.gpu_memory_bytes for amounts in channel.amounts if amounts.gpu_memory_bytes]
     assert memory == [2**30]
+
+
+def _attempt_at(store_uri: str, tmp_path: Path, *forced: str) -> Attempt:
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    job = replace(job, store=store_uri)
+    store = open_store(store_uri)
+    plan = plan_job(job, store, forced=forced)
+    open_journal(store, plan, run_id="now")
+    return make_attempt(plan, plan.stages[0], store, {"run_id": "now"})
+
+
+def test_forced_stage_repairs_a_blob_with_a_flipped_byte(
+    attempt: Attempt, tmp_path: Path, store_uri: str
+) -> None:
+    """S3 does not notice the flip, and this process knows that it has uploaded the blob."""
+    store = open_store(store_uri)
+    _run(_attempt_at(store_uri, tmp_path))
+    (blob,) = store.names("blobs")
+    flipped = bytearray(store.read(blob) or b"")
+    flipped[0] ^= 1
+    store.write(blob, bytes(flipped))
+    forced = _attempt_at(store_uri, tmp_path, "only")
+    assert forced.is_forced
+    _run(forced)
+    assert store.names("blobs") == [blob]
+    assert hashlib.sha256(store.read(blob) or b"").hexdigest() == blob.rpartition("/")[2]

@@ -98,7 +98,7 @@ def _without_checksums(method: str, path: str, headers: Mapping[str, str]) -> An
     return refusal(501, "NotImplemented") if has_checksum else None
 
 
-def test_without_checksums_every_blob_is_uploaded_again(
+def test_without_checksums_a_blob_is_uploaded_again(
     bucket: str,
     s3_endpoint: str,
     folder: Path,
@@ -109,6 +109,7 @@ def test_without_checksums_every_blob_is_uploaded_again(
     with _observed(s3_endpoint, monkeypatch, _without_checksums) as server:
         store = S3Store(uri)
         artifact = publish_artifact(store, folder)
+        forget()
         server.requests.clear()
         publish_artifact(store, folder)
         assert _uploads(server) == 3
@@ -187,6 +188,16 @@ def test_upload_that_the_server_shortens_is_repeated_and_reported(
     ):
         S3Store(f"s3://{bucket}/x").upload("small", folder / "small")
     assert _uploads(server) == 2
+
+
+def test_md5_in_the_answer_saves_a_request(
+    bucket: str, s3_endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store(f"s3://{bucket}/x")
+    with _observed(s3_endpoint, monkeypatch, _without_checksums) as server:
+        store.upload("small", folder / "small")
+        store.upload("small", folder / "small")
+    assert [method for method, _ in server.requests] == ["PUT", "PUT", "PUT"]  # one was refused
 
 
 def test_failed_upload_in_parts_is_aborted(
