@@ -9,10 +9,12 @@
     │   ├── StoreError                  the store cannot be read or written
     │   │   ├── StoreRefusedError       the store refuses, and another try would not help
     │   │   └── IntegrityError          bytes differ from their sha256
+    │   ├── StageHeldError              another run works on the stage, and this one does not wait
     │   ├── ClusterError                no connection, or resources that the cluster will never have
     │   └── MachineError                a machine lacks what a stage needs before it begins
     ├── StageError                   1  a stage failed for another reason
     │   └── DivergedError               the loss or the gradients became NaN or infinite
+    ├── LeaseLostError               1  another run has taken over the stage
     ├── StoppedError               130  a stage stopped because it was asked to
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
 
@@ -120,6 +122,14 @@ class ClusterError(UnreachableError):
 class MachineError(UnreachableError):
     """A machine lacks what a stage needs before it begins. Another attempt would fail in the same
     way."""
+
+
+class StageHeldError(UnreachableError):
+    """Another run works on the stage or uses the store, and this one cannot or should not wait."""
+
+
+class LeaseLostError(OrchestratorError):
+    """Another run has taken over the stage, because this run did not renew its lease in time."""
 
 
 class StageError(OrchestratorError):

@@ -1,4 +1,4 @@
-"""The process of `run`: it counts its signals and limits the time to stop. Does not import ray."""
+"""The process of `run`: its identity, its signals and its time to stop. Does not import ray."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple, Self
 
 from orchestrator.errors import JobError
+
+_START_FIELD = 18
+"""The field `starttime` in /proc/<pid>/stat, counted after the state."""
 
 ONE_WISH_S = 0.5
 """Signals within this time count as one: a terminal sends Ctrl-C to all of its processes, and make
@@ -47,6 +52,49 @@ def counted_signals() -> Iterator[Signals]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+class Process(NamedTuple):
+    """A process, so that others on the same machine can see whether it has ended."""
+
+    machine: str
+    """The boot of the machine and the container: a pid means nothing elsewhere."""
+    pid: int
+    began: str
+    """Its start in clock ticks since the boot: pids are used again."""
+
+    @classmethod
+    def current(cls) -> Self:
+        return cls(_machine(), os.getpid(), _began(os.getpid()) or "")
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """Return a process of this machine that is running, or None."""
+        began = _began(pid)
+        return cls(_machine(), pid, began) if began is not None else None
+
+    def has_ended(self) -> bool:
+        """Whether it has surely ended. False for a process of another machine."""
+        return bool(self.machine) and self.machine == _machine() and _began(self.pid) != self.began
+
+
+def _machine() -> str:
+    """Identify this boot and container, or return "" where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _began(pid: int) -> str | None:
+    """The start of a running process in clock ticks since the boot, or None if it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may contain blanks
+    return None if state in "ZX" else fields[_START_FIELD]
 
 
 GRACE_S = 60.0

@@ -180,7 +180,9 @@ def _take_epochs(history: StageHistory, manifest: Manifest, store: Store) -> Non
     if not files:
         return
     with TemporaryDirectory() as folder:
-        fetched = fetch_artifact(store, Artifact(files=tuple(files)), Path(folder))
+        fetched = fetch_artifact(
+            store, Artifact(files=tuple(files)), Path(folder), key=manifest.key
+        )
         lines = (fetched / EPOCHS_FILE).read_text().splitlines()
     curves: dict[str, Curve] = {name: Curve() for name in history.curves}
     for record in map(json.loads, lines):
@@ -224,7 +226,8 @@ def load_details(manifests: Mapping[str, Manifest], store: Store) -> FoundDetail
         ]
         with TemporaryDirectory() as folder:
             try:
-                fetched = fetch_artifact(store, Artifact(files=tuple(shown)), Path(folder))
+                artifact = Artifact(files=tuple(shown))
+                fetched = fetch_artifact(store, artifact, Path(folder), key=manifest.key)
             except IntegrityError as err:
                 remarks.append(f"stages.{name}: its details are left out: {err}")
                 continue
@@ -269,7 +272,8 @@ def _fetch_trials(stage: str, manifest: Manifest, store: Store) -> Trials:
     if file is None:
         raise IntegrityError(f"the stage did not publish {TRIALS_FILE}")
     with TemporaryDirectory() as folder:
-        path = fetch_artifact(store, Artifact(files=(file,)), Path(folder)) / TRIALS_FILE
+        artifact = Artifact(files=(file,))
+        path = fetch_artifact(store, artifact, Path(folder), key=manifest.key) / TRIALS_FILE
         try:
             return Trials.model_validate_json(path.read_bytes())
         except ValidationError as err:

@@ -3,11 +3,8 @@ the journal."""
 
 from __future__ import annotations
 
-import queue
 import secrets
-import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,9 +25,11 @@ from orchestrator.errors import (
     DivergedError,
     InterruptedRunError,
     OrchestratorError,
-    StageError,
+    StageHeldError,
     StoppedError,
+    StoreError,
 )
+from orchestrator.interruption import can_stop, stopping
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
@@ -38,8 +37,11 @@ from orchestrator.progress import Progress, Update, Watcher
 from orchestrator.runs.cancel import POLL_S, WHOLE_RUN, RequestWatch
 from orchestrator.runs.journal import Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
+from orchestrator.runs.ownership import OwnedStages
 from orchestrator.runs.record import RunState
 from orchestrator.schedule import Block, Start, State, decide, find_waits
+from orchestrator.stage_threads import StageThreads
+from orchestrator.store.lease import LEASE_S
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
@@ -79,16 +81,16 @@ class Run:
     """The stages to run or reuse, including the stages that they need."""
     store: Store
     progress: Progress
+    owned: OwnedStages
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
-    running: dict[str, Start] = field(default_factory=dict)
-    ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(
-        default_factory=queue.Queue
-    )
+    stages: StageThreads = field(default_factory=StageThreads)
     cancelled: set[str] = field(default_factory=set)
     """The running stages that were asked to stop."""
     cancel_poll_s: float = POLL_S
     """The interval at which the driver looks for requests to cancel."""
     logs: LogSettings = DEFAULT_LOGS
+    waits: bool = True
+    """Whether to wait for a stage that another run works on."""
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
 
@@ -105,6 +107,7 @@ class Run:
             self._reuse()
             if self._is_unfinished:
                 with (
+                    self.owned,
                     connected(address, is_in_use=self._is_busy) as cluster,
                     counted_signals() as signals,
                 ):
@@ -133,16 +136,18 @@ class Run:
 
     def _is_busy(self) -> bool:
         """Whether a thread is still waiting for its stage to end."""
-        return bool(self.running)
+        return bool(self.stages.running)
 
     def _reuse(self) -> None:
         for planned in self.plan.stages:
             if planned.verdict is Verdict.REUSE:
                 manifest = load_manifest(self.store, planned.key)
                 assert manifest is not None, "a manifest is never deleted during a run"
-                event = Event(planned.why, metrics=_values(manifest.metrics))
-                self.progress.enter(planned.name, State.REUSED, event)
+                self._enter_reused(planned.name, planned.why, manifest)
         self.journal.write()
+
+    def _enter_reused(self, name: str, why: str, manifest: Manifest) -> None:
+        self.progress.enter(name, State.REUSED, Event(why, metrics=_values(manifest.metrics)))
 
     def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
         """Run the loop. If the cluster is lost, raise ClusterError instead of Ray's exception."""
@@ -170,17 +175,54 @@ class Run:
                     how = "interrupted" if signals.count else "cancelled"
                     self._interrupt(channel, ledger, signals, cluster, how=how)
                 self._cancel(requests.names, channel)
+                for name in self.owned.lost & self.stages.running.keys():
+                    channel.request_stop(name)
 
     def _decide(self, channel: EventChannel, ledger: Ledger) -> None:
         """Start and block the stages that can start or can no longer run."""
-        decisions = list(decide(self.plan, self.journal.states, free=ledger.free))
+        waiting = [name for name in self.owned.elsewhere if not self.owned.is_due(name)]
+        found = decide(self.plan, self.journal.states, free=ledger.free, elsewhere=waiting)
+        decisions = [one for one in found if isinstance(one, Block) or self._owns(one.stage)]
         starts = [decision for decision in decisions if isinstance(decision, Start)]
         # Reserve capacity for all of them before the first begins, which may take the rest.
         for start in starts:
             ledger.take(start.stage.name, start.capacity)
         for decision in decisions:
             self._carry_out(decision, channel, ledger)
-        self.journal.wait(find_waits(self.plan, self.journal.states, free=ledger.free))
+        elsewhere = self.owned.elsewhere
+        waits = find_waits(self.plan, self.journal.states, free=ledger.free, elsewhere=elsewhere)
+        self.journal.wait(waits)
+
+    def _owns(self, planned: PlannedStage) -> bool:
+        """Whether this run may start a stage now. Otherwise another run works on it or has
+        finished it, and this is recorded."""
+        name, is_known = planned.name, planned.name in self.owned.elsewhere
+        try:
+            taken = self.owned.take(name, planned.key)
+        except StoreError:
+            if not is_known:
+                raise
+            return False  # the journal reports an outage; the next look comes soon
+        if isinstance(taken, Manifest):
+            by = taken.provenance.get("run_id")
+            self._enter_reused(name, f"run {by} finished it meanwhile", taken)
+            self.journal.write()
+            return False
+        if not taken:
+            self._wait_for_other(planned)
+        return taken
+
+    def _wait_for_other(self, planned: PlannedStage) -> None:
+        """Show that another run works on a stage, or record it as an error if this run does not
+        wait."""
+        name = planned.name
+        if not self.waits and not self.owned.is_by_this_run(planned.key):
+            text = f"stages.{name}: {self.owned.elsewhere[name]}"
+            error = StageHeldError(f"{text}; run again later, or without --no-wait to wait for it")
+            self._fail(name, error)
+            self.journal.write()
+        elif (news := self.owned.news(name)) is not None:
+            self.progress.enter(name, State.WAITING, Event(f"{news}; waiting"))
 
     def _cancel(self, requests: frozenset[str], channel: EventChannel) -> None:
         """Cancel the stages that were requested: at once if they wait, else after a checkpoint."""
@@ -196,7 +238,7 @@ class Run:
                 channel.request_stop(planned.name)
                 if planned.name not in self.cancelled:
                     self.cancelled.add(planned.name)
-                    is_saved = _can_stop(self.plan, planned)
+                    is_saved = can_stop(self.plan, planned)
                     text = "cancelling: waiting for its checkpoint" if is_saved else "cancelling"
                     self.progress.say(planned.name, text)
 
@@ -235,24 +277,12 @@ class Run:
         raise err
 
     def _stopping(self, channel: EventChannel) -> list[Start]:
-        """The running stages that an interrupted run waits for."""
-        return [
-            start
-            for start in self.running.values()
-            if _can_stop(self.plan, start.stage) and not self._is_at_rest(start, channel)
-        ]
-
-    def _is_at_rest(self, start: Start, channel: EventChannel) -> bool:
-        """Whether all running trials of a search have stopped. The search itself does not end."""
-        search = self.journal.record.stages[start.stage.name].search
-        if search is None:
-            return False
-        most = min(start.slots, search.num_left)
-        return channel.num_resting(start.stage.name) >= min(most, search.num_under_way or most)
+        running = tuple(self.stages.running.values())
+        return stopping(running, self.plan, self.journal.record, channel)
 
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and record the events of the stages."""
-        ended = self._await_end()
+        ended = self.stages.await_end(timeout_s=TICK_S)
         if (loss := self.loss()) is not None:
             raise ClusterError(loss)
         # Wait for the last events of a stage that has ended. If it ended at once, the actor may
@@ -261,12 +291,13 @@ class Run:
             channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain()
         )
         self.progress.count(channel.take_amounts())
-        self.progress.write_if_due(self.running)
+        self.progress.write_if_due(self.stages.running)
         if ended:
             start, result = ended
             self._record_end(start, result)
+            self.owned.release(start.stage.name)
             ledger.release(start.stage.name)
-            del self.running[start.stage.name]
+            del self.stages.running[start.stage.name]
         self.progress.export_if_due()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
@@ -285,6 +316,7 @@ class Run:
             self.progress.enter(decision.stage.name, State.BLOCKED, Event(decision.why))
             self.journal.write()
             return
+        channel.allow(decision.stage.name)
         self.progress.enter(
             decision.stage.name, State.RUNNING, Event(f"starting: {decision.stage.why}")
         )
@@ -296,7 +328,6 @@ class Run:
             "code": code_version().model_dump(mode="json"),
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
-        self.running[decision.stage.name] = decision
         run = partial(
             run_stage,
             self.plan,
@@ -307,25 +338,9 @@ class Run:
             ledger=ledger,
             provenance=provenance,
             logs=self.logs,
+            token=self.owned.token_of(decision.stage.name),
         )
-        # A daemon thread: an interrupted run must not wait for a training to end.
-        threading.Thread(target=self._run_stage, args=(decision, run), daemon=True).start()
-
-    def _run_stage(self, start: Start, run: Callable[[], Manifest]) -> None:
-        try:
-            self.ended.put((start, run()))
-        except OrchestratorError as err:
-            self.ended.put((start, err))
-        except Exception as err:  # noqa: BLE001  the thread's edge: the loop must learn of any end
-            reason = f"{type(err).__name__}: {err}\n{traceback.format_exc()}"
-            self.ended.put((start, StageError(reason)))
-
-    def _await_end(self) -> tuple[Start, Manifest | OrchestratorError] | None:
-        """Wait a tick for a stage to end."""
-        try:
-            return self.ended.get(timeout=TICK_S)
-        except queue.Empty:
-            return None
+        self.stages.start(decision, run)
 
     def _record_end(self, start: Start, result: Manifest | OrchestratorError) -> None:
         """Record how a stage ended. A stage that stopped with its run keeps its state, because the
@@ -335,25 +350,24 @@ class Run:
             self.progress.say(name, str(result).splitlines()[0])
         elif isinstance(result, StoppedError) and name in self.cancelled:
             self.progress.enter(name, State.CANCELLED, Event(str(result).splitlines()[0]))
+        elif isinstance(result, OrchestratorError) and self.owned.has_lost(name):
+            text = "another run has taken over this stage; waiting for its result"
+            self.progress.enter(name, State.WAITING, Event(text))
         elif isinstance(result, OrchestratorError):
-            self.errors[name] = result
             if isinstance(result, DivergedError):
                 attempt = self.journal.record.stages[name].attempt or 1
                 self.progress.count([Amounts(name, attempt, nonfinite_losses=1)])
-            event = Event(str(result).splitlines()[0])
-            self.progress.enter(name, State.FAILED, event, error=str(result))
+            self._fail(name, result)
         else:
             text = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
             event = Event(text, metrics=_values(result.metrics))
             self.progress.enter(name, State.DONE, event)
         self.journal.write()
 
-
-def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
-    """Whether a stage, or a search's trials, check `should_stop`."""
-    search = planned.stage.search
-    kind = planned.stage.kind if search is None else plan.job.stages[search.of].kind
-    return kind.stops
+    def _fail(self, name: str, error: OrchestratorError) -> None:
+        self.errors[name] = error
+        event = Event(str(error).splitlines()[0])
+        self.progress.enter(name, State.FAILED, event, error=str(error))
 
 
 def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
@@ -382,6 +396,8 @@ def run_plan(
     run_id: str | None = None,
     logs: LogSettings = DEFAULT_LOGS,
     cancel_poll_s: float = POLL_S,
+    lease_s: float = LEASE_S,
+    waits: bool = True,
 ) -> Outcome:
     """Run the stages of `plan` and record them as the job's last run."""
     run_id = run_id or new_run_id()
@@ -391,5 +407,6 @@ def run_plan(
     progress = Progress(
         journal, watch, Tally({row.name: row.stage.metrics[0] for row in plan.stages})
     )
-    run = Run(plan, store, progress, cancel_poll_s=cancel_poll_s, logs=logs)
+    owned = OwnedStages(store, run_id, plan.job.name, lease_s)
+    run = Run(plan, store, progress, owned, cancel_poll_s=cancel_poll_s, logs=logs, waits=waits)
     return run.execute(address)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from orchestrator.capacity import Capacity, group_capacity, lacking
 from orchestrator.plan import Plan, PlannedStage
@@ -47,8 +48,14 @@ class Block:
     why: str
 
 
-def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterator[Start | Block]:
-    """Yield the decisions for now.
+def decide(
+    plan: Plan,
+    states: Mapping[str, State],
+    *,
+    free: Capacity,
+    elsewhere: Collection[str] = frozenset(),
+) -> Iterator[Start | Block]:
+    """Yield the decisions for now. The stages `elsewhere` are running in another run.
 
     A stage starts once the stages that it needs are finished and its minimum capacity is free. If
     it can use more, it takes more when its group starts (`choose_workers`), so that first as many
@@ -61,7 +68,9 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
         if broken:
             yield Block(planned, f"it needs {', '.join(broken)}")
             continue
-        if not all(states[name].is_final for name in planned.stage.needs):
+        if planned.name in elsewhere or not all(
+            states[name].is_final for name in planned.stage.needs
+        ):
             continue
         slots = _slots(planned, free)
         if slots:
@@ -70,9 +79,15 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
             yield Start(planned, capacity, slots)
 
 
-def find_waits(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> dict[str, str]:
+def find_waits(
+    plan: Plan,
+    states: Mapping[str, State],
+    *,
+    free: Capacity,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """Return what each waiting stage waits for, by its name: `needs pretrain` for unfinished
-    stages, or `needs 8 GPUs, 4 free`.
+    stages, `needs 8 GPUs, 4 free`, or the text in `elsewhere`.
 
     `free` is what is left after the stages that start now took theirs.
     """
@@ -81,6 +96,9 @@ def find_waits(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> di
         if states[planned.name] is not State.WAITING:
             continue
         unfinished = [name for name in planned.stage.needs if not states[name].is_final]
+        if planned.name in elsewhere:
+            waits[planned.name] = elsewhere[planned.name]
+            continue
         lack = lacking(group_capacity(planned.stage), free)
         reason = ", ".join(unfinished) or lack
         if reason is not None:

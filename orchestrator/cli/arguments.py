@@ -125,6 +125,11 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--strict", action="store_true", help="exit with 1 if an expectation is missed"
     )
+    verb.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="fail with exit code 3 if another run works on a stage, instead of waiting for it",
+    )
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_job_options(verb: argparse.ArgumentParser) -> None:
-    """Add `--set` and `--store`, which `cli.job.load` reads."""
+    """Add `--set`, `--as` and `--store`, which `cli.job.load` reads."""
     verb.add_argument(
         "--set",
         dest="overrides",
@@ -17,6 +17,14 @@ def add_job_options(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
+    )
+    verb.add_argument(
+        "--as",
+        dest="overrides",
+        metavar="NAME",
+        action="append",
+        type=lambda name: f"name={name}",
+        help="use this name for the job, if another user has one of the same name in the store",
     )
     verb.add_argument(
         "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"

@@ -203,7 +203,9 @@ def _fetch_details(
     }
     try:
         for stage, artifact in found.items():
-            fetch_artifact(store, artifact, folder / stage)
+            # Here, because a store would report an unwritable folder as its own error.
+            (folder / stage).mkdir(parents=True, exist_ok=True)
+            fetch_artifact(store, artifact, folder / stage, key=manifests[stage].key)
     except OSError as err:
         raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
@@ -20,10 +21,12 @@ from orchestrator.planning import plan_job
 from orchestrator.process import number_in
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.runs.cancel import POLL_S, POLL_VARIABLE
+from orchestrator.runs.others import refuse_second_run, warn_of_other_user
 from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
+from orchestrator.store.lease import LEASE_S, LEASE_VARIABLE
 from orchestrator.store.stage_logs import LogSettings, log_settings
 
 if TYPE_CHECKING:
@@ -39,13 +42,13 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
         _check_forced_run(job, only, forced)
     logs = replace(log_settings(os.environ), secret_names=secret_names(job))
     cancel_poll_s = number_in(os.environ, POLL_VARIABLE, "seconds", POLL_S)
+    lease_s = number_in(os.environ, LEASE_VARIABLE, "seconds", LEASE_S)
     # Before any work, because a run must not end without the message that it should send.
     with Messages(job, arguments.job, environment=os.environ) as messages:
         store = open_store(job.store)
         plan = plan_job(job, store, forced=forced, only=only)
-        verdict, exit_code = _Run(arguments, plan, store, messages, logs, cancel_poll_s).execute(
-            stdout
-        )
+        running = _Run(arguments, plan, store, messages, logs, cancel_poll_s, lease_s)
+        verdict, exit_code = running.execute(stdout)
     say_last(verdict)
     return exit_code
 
@@ -60,6 +63,7 @@ class _Run:
     messages: Messages
     logs: LogSettings
     cancel_poll_s: float
+    lease_s: float
 
     def execute(self, stdout: IO[str]) -> tuple[str, int]:
         """Run the plan and show its results. Returns the verdict and the exit code."""
@@ -78,10 +82,19 @@ class _Run:
         return verdict, exit_code
 
     def _warn(self) -> tuple[str, ...]:
-        """Print the limits of the store, unless there is nothing to run."""
+        """Print the limits of the store, unless there is nothing to run.
+
+        Raises StageHeldError if another run of the job uses a store that is for one run at a time.
+        """
         if all(planned.verdict is Verdict.REUSE for planned in self.plan.stages):
             return ()
-        warnings = tuple(f"warning: {warning}" for warning in self.store.probe())
+        limits = self.store.probe()
+        if limits.is_for_one_run:
+            refuse_second_run(self.store, self.plan.job.name, now_s=time.time())
+        warnings = tuple(
+            f"warning: {warning}"
+            for warning in (*limits.warnings, *warn_of_other_user(self.store, self.plan.job.name))
+        )
         for warning in warnings:
             print(warning, file=sys.stderr)
         return warnings
@@ -104,6 +117,8 @@ class _Run:
                 run_id=run_id,
                 logs=self.logs,
                 cancel_poll_s=self.cancel_poll_s,
+                lease_s=self.lease_s,
+                waits=not self.arguments.no_wait,
             )
 
     def _show(

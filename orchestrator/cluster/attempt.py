@@ -15,6 +15,7 @@ from orchestrator.recipe import recipe_audit
 from orchestrator.runs.record import StageEvent
 from orchestrator.spec import TUNE, Resources
 from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
+from orchestrator.store.training import Training
 
 _MAX_NAME_BYTES = 120
 """Limit for a run's name in Ray, before the digits of the Key. Ray uses the name for folders."""
@@ -53,8 +54,8 @@ class Attempt:
     """The number of checkpoints kept for their score, in addition to the newest."""
     inputs: Mapping[str, Artifact]
     store_uri: str
-    training: str
-    """The name of the resume state in the store."""
+    training: Training
+    """The resume state in the store."""
     provenance: Mapping[str, JsonValue]
     logs: LogSettings = DEFAULT_LOGS
     trial_attempt: int | None = None
@@ -64,6 +65,17 @@ class Attempt:
     def log_number(self) -> int:
         """The number of the attempt in the name of its log."""
         return self.trial_attempt or self.number
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether `--force` runs the stage, perhaps because what it published is damaged. So its
+        outputs are uploaded even if the store seems to have them."""
+        return bool(self.recipe.get("rerun"))
+
+    def origin(self, field: str) -> str | None:
+        """The Key of the stage whose output is this input. None for a file from outside the job."""
+        key: str | None = self.recipe["inputs"].get(field, {}).get("key")
+        return key
 
     @property
     def needs_group(self) -> bool:

@@ -37,7 +37,8 @@ class Events:
         return sent
 
     def stop(self, stages: frozenset[str]) -> None:
-        self._stopping |= stages
+        """Set what should stop. Only the driver calls it."""
+        self._stopping = stages
 
     def stopping(self) -> frozenset[str]:
         return self._stopping
@@ -116,6 +117,12 @@ class EventChannel:
         that was restarted has lost the request."""
         self._stopping |= {stage}
         self._actor.stop.remote(self._stopping)
+
+    def allow(self, stage: str) -> None:
+        """Take back a request to stop a stage, which starts again."""
+        if stage in self._stopping:
+            self._stopping -= {stage}
+            self._actor.stop.remote(self._stopping)
 
     def is_stopping(self, stage: str, timeout_s: float = 5.0) -> bool:
         """Whether the workers of `stage` should stop; False if the actor does not answer in time.

@@ -50,7 +50,10 @@ def publish_result(
         params=attempt.params.model_dump(mode="json"),
         recipe_audit=attempt.audit(),
         artifacts={
-            **{name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
+            **{
+                name: publish_artifact(store, folder, always=attempt.is_forced)
+                for name, folder in result.outputs.items()
+            },
             **(published or {}),
         },
         metrics=result.metrics,

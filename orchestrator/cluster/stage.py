@@ -34,7 +34,9 @@ from orchestrator.errors import DataError, FailedWorker, JobError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
+from orchestrator.store import open_store
 from orchestrator.store.checkpoints import note_run
+from orchestrator.store.lease import check_owner
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
@@ -44,6 +46,7 @@ from orchestrator.store.publish import (
     training_name,
 )
 from orchestrator.store.stage_logs import LogSettings
+from orchestrator.store.training import Training
 
 _importing = threading.Lock()
 """Held during imports of Ray Train and Ray Tune: stages run in threads, and two threads that import
@@ -60,11 +63,15 @@ def run_stage(
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
     logs: LogSettings,
+    token: int,
 ) -> Manifest:
-    """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time.
-    Raises OrchestratorError."""
-    runs = note_run(store, training_name(planned.key), str(provenance["run_id"]))
-    attempt = make_attempt(plan, planned, store, {**provenance, "runs": list(runs)})
+    """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time,
+    `token` that of the run's lease on the stage. Raises OrchestratorError."""
+    training = Training(training_name(planned.key), token)
+    runs = note_run(store, training.folder, str(provenance["run_id"]))
+    attempt = make_attempt(
+        plan, planned, store, training, {**provenance, "runs": list(runs), "lease_token": token}
+    )
     stage = planned.stage
     num_trials = stage.search.size if stage.search is not None else 1
     attempt = replace(attempt, logs=replace(logs, num_trials=num_trials))
@@ -90,6 +97,7 @@ def _search(
         result, models = search(
             attempt, params, metric, slots=slots, channel=channel, scratch=scratch
         )
+        check_owner(open_store(attempt.store_uri), attempt.key, attempt.training.token)
         publish_result(attempt, result, published=models)
 
 
@@ -107,7 +115,11 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
 
 
 def make_attempt(
-    plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]
+    plan: Plan,
+    planned: PlannedStage,
+    store: Store,
+    training: Training,
+    provenance: Mapping[str, JsonValue],
 ) -> Attempt:
     """Return the stage's first attempt, after publishing its inputs from outside the job.
 
@@ -141,7 +153,7 @@ def make_attempt(
         keep_best=kind.keep_best(params) if stage is source else 0,
         inputs=_publish_inputs(plan, planned, store),
         store_uri=store.uri,
-        training=training_name(planned.key),
+        training=training,
         provenance=provenance,
     )
 
@@ -239,9 +251,8 @@ def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params
     if stage.params_from is None:
         return params
     with scratch_folder("orchestrator-params-") as scratch:
-        folder = fetch_artifact(
-            store, _published_output(plan, planned, stage.params_from, store), scratch
-        )
+        artifact = _published_output(plan, planned, stage.params_from, store)
+        folder = fetch_artifact(store, artifact, scratch, key=plan[stage.params_from.stage].key)
         searched: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
     try:
         return params.overlay(searched)
@@ -283,7 +294,7 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
     kept."""
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
-        artifact = publish_artifact(store, scratch)
+        artifact = publish_artifact(store, scratch, always=bool(planned.recipe.get("rerun")))
     inputs = planned.recipe["inputs"]
     assert isinstance(inputs, dict)
     if inputs[field] != {"sha256": artifact.files[0].sha256}:

@@ -25,6 +25,7 @@ from orchestrator.artifact import canonical_json
 from orchestrator.errors import MachineError, StoreError, UnreachableError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, load_log, save_log, save_stop, trial_training
 from orchestrator.trials import TrialState as State
 
@@ -55,7 +56,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         seed: int,
         metric: str,
         store: Store,
-        training: str,
+        training: Training,
         is_stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

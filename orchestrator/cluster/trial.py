@@ -28,7 +28,7 @@ from orchestrator.cluster.machine import check_store
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
-from orchestrator.errors import MachineError
+from orchestrator.errors import LeaseLostError, MachineError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.store import Store, open_store
 from orchestrator.store.trial_logs import (
@@ -203,7 +203,7 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
     loss = err.loss if isinstance(err, LostAttemptError) else LostAttempt({0: err})
     trial, tries = begun.attempt, begun.tries
     lasting = lasting_error(loss.failures)
-    if isinstance(lasting, MachineError):
+    if isinstance(lasting, MachineError | LeaseLostError):
         _end_search(lasting)  # the trial itself did not fail: another run resumes it
         return True
     if lasting is not None:
@@ -229,7 +229,7 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
     return False
 
 
-def _end_search(err: MachineError) -> None:
+def _end_search(err: MachineError | LeaseLostError) -> None:
     """End the search because of an error that other trials would get, too. Tune itself would repeat
     the trial a hundred times."""
     tune.report({MACHINE_ERROR: str(err)})

@@ -10,6 +10,7 @@ from orchestrator.contract import CHECKPOINT, StageResult
 from orchestrator.errors import JobError, OrchestratorError, StageError
 from orchestrator.store import Store
 from orchestrator.store.publish import publish_artifact
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
@@ -19,19 +20,21 @@ nothing."""
 
 
 class Logbook:
-    """The log of the trial whose folder is `training`. Its time counts from construction."""
+    """The log of the trial `training`. Its time counts from construction."""
 
     def __init__(
         self,
         store: Store,
-        training: str,
+        training: Training,
         metric: str,
         *,
+        uploads_always: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._training = training
         self._metric = metric
+        self._uploads_always = uploads_always
         self._clock = clock
         """In seconds."""
         self.log: TrialLog = load_log(store, training)
@@ -67,7 +70,9 @@ class Logbook:
             state=TrialState.FINISHED,
             value=values[self._metric].value,
             num_samples=values[self._metric].num_samples,
-            checkpoint=publish_artifact(self._store, model) if model else None,
+            checkpoint=publish_artifact(self._store, model, always=self._uploads_always)
+            if model
+            else None,
         )
 
     def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:

@@ -49,6 +49,12 @@ class Uploads:
         self._on_cost(Cost(blocked_s=time.monotonic() - began_s))
         self._pending = self._pool.submit(self._upload, folder, score)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the current upload has failed. The next call raises its error."""
+        pending = self._pending
+        return pending is not None and pending.done() and pending.exception() is not None
+
     def finish(self) -> None:
         """Wait for the current upload. Raises its error, once."""
         pending, self._pending = self._pending, None

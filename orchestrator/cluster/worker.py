@@ -38,11 +38,13 @@ from orchestrator.monitoring.tally import Amounts
 from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
 from orchestrator.store.checkpoints import (
+    CheckpointName,
     Newest,
     commit_checkpoint,
     fetch_checkpoint,
     fetch_newest_checkpoint,
 )
+from orchestrator.store.lease import check_owner
 from orchestrator.store.publish import fetch_artifact
 
 _log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class WorkerRank:
     device: str
     report_metrics: Callable[[Mapping[str, float]], None]
     """Passes the metrics of one report to Ray. Every rank must call it."""
-    broadcast_from_rank_zero: Callable[[int | None], int | None]
+    broadcast_from_rank_zero: Callable[[CheckpointName | None], CheckpointName | None]
     """Returns rank 0's argument on every rank. Every rank must call it."""
     is_leaving: Callable[[], bool]
     """Whether a machine of the group has a drain notice."""
@@ -73,7 +75,7 @@ def only_worker(
         world_size=1,
         device="cuda:0" if resources.gpus_per_worker > 0 and _has_gpu() else "cpu",
         report_metrics=report_metrics,
-        broadcast_from_rank_zero=lambda number: number,
+        broadcast_from_rank_zero=lambda name: name,
         is_leaving=is_leaving,
     )
 
@@ -113,6 +115,7 @@ def run_pipeline(
         if logbook is not None:
             logbook.finish(result)
         if closes_stage and worker.rank == 0:
+            check_owner(open_store(attempt.store_uri), attempt.key, attempt.training.token)
             publish_result(attempt, result, hardware=_hardware())
         return result
 
@@ -121,7 +124,12 @@ def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
     """Return the trial's log on rank 0 if the stage is a search."""
     if attempt.trial is None or worker.rank != 0:
         return None
-    return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
+    return Logbook(
+        open_store(attempt.store_uri),
+        attempt.training,
+        attempt.metric,
+        uploads_always=attempt.is_forced,
+    )
 
 
 def _run_until_stopped(
@@ -136,6 +144,7 @@ def _run_until_stopped(
     store = open_store(attempt.store_uri)
 
     def commit(folder: Path, score: float | None) -> None:
+        check_owner(store, attempt.key, attempt.training.token)
         commit_checkpoint(store, attempt.training, folder, score=score, keep_best=attempt.keep_best)
 
     def count(cost: Cost) -> None:
@@ -235,7 +244,7 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name)
+            name: fetch_artifact(store, art, scratch / "inputs" / name, key=attempt.origin(name))
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,
@@ -246,7 +255,8 @@ def _context(
         resume_dir=_fetch_resume_state(store, attempt, worker, scratch / "resume", remark),
         report=report,
         save=uploads.hand_over,
-        should_stop=watch.should_stop,
+        # Without its checkpoint, the training after it would be lost.
+        should_stop=lambda: watch.should_stop() or (attempt.can_stop and uploads.has_failed),
         emit=emit,
     )
 
@@ -282,11 +292,11 @@ def _fetch_resume_state(
     )
     if (loss := found.remark()) is not None:
         remark(loss)
-    number = worker.broadcast_from_rank_zero(found.number)
-    if number is None:
+    name = worker.broadcast_from_rank_zero(found.name)
+    if name is None:
         return None
     if worker.rank != 0:
-        fetch_checkpoint(store, attempt.training, number, folder)
+        fetch_checkpoint(store, attempt.training, name, folder)
     return folder
 
 

@@ -6,12 +6,13 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 from uuid import uuid4
 
+from orchestrator.digests import PIECE_BYTES, Digests
 from orchestrator.store.protocol import Entry, Store
 
 IMMUTABLE = re.compile(r"blobs/.*|manifests/.*|runs/[^/]*/events/.*")
@@ -62,7 +63,7 @@ class CachedStore:
     def download(self, name: str, path: Path) -> bool:
         if not IMMUTABLE.fullmatch(name):
             return self.store.download(name, path)
-        kept = self.folder / name.replace("/", "-")
+        kept = self._kept_file(name)
         if not kept.exists():
             new = self.folder / uuid4().hex
             if not self.store.download(name, new):
@@ -71,6 +72,23 @@ class CachedStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, path)
         return True
+
+    def stream(self, name: str, *, size: int) -> Iterator[bytes] | None:
+        kept = self._kept_file(name)
+        if not IMMUTABLE.fullmatch(name):
+            return self.store.stream(name, size=size)
+        if not kept.exists() or kept.stat().st_size != size:
+            pieces = self.store.stream(name, size=size)
+            if pieces is None:
+                return None
+            new = self.folder / uuid4().hex
+            with new.open("wb") as file:
+                file.writelines(pieces)
+            new.replace(kept)
+        return _pieces(kept)
+
+    def _kept_file(self, name: str) -> Path:
+        return self.folder / name.replace("/", "-")
 
     def names(self, prefix: str) -> list[str]:
         return self.store.names(prefix)
@@ -90,14 +108,28 @@ class CachedStore:
     def create(self, name: str, content: bytes) -> NoReturn:
         _refuse()
 
-    def upload(self, name: str, path: Path) -> NoReturn:
+    def upload(self, name: str, path: Path) -> Digests:
+        _refuse()
+
+    def upload_as(
+        self, name_of: Callable[[str], str], path: Path, *, always: bool = False
+    ) -> Digests:
         _refuse()
 
     def delete(self, name: str) -> NoReturn:
         _refuse()
 
+    def clear(self, prefix: str) -> NoReturn:
+        _refuse()
+
     def probe(self) -> NoReturn:
         _refuse()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
 
 
 def _refuse() -> NoReturn:

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -141,11 +142,25 @@ def open_journal(
     """Return the journal of a run of `plan` that begins now, after a first write."""
     stages = {planned.name: _waiting(planned) for planned in plan.stages}
     record = RunRecord(
-        run_id=run_id, job=plan.job.name, began_at_s=clock(), heard_at_s=clock(), stages=stages
+        run_id=run_id,
+        job=plan.job.name,
+        began_at_s=clock(),
+        heard_at_s=clock(),
+        user=current_user(),
+        stages=stages,
     )
     journal = Journal(store, record, clock)
     journal.write()
     return journal
+
+
+def current_user() -> str | None:
+    """Return the name of this process's user, or None if the machine has none for it, as some
+    containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None
 
 
 def _waiting(planned: PlannedStage) -> StageRecord:

@@ -240,6 +240,8 @@ class RunRecord(Value):
     """When the driver wrote this record, which it does every few seconds."""
     error: str | None = None
     """Why the whole run ended early. A stage's own error is in its record."""
+    user: str | None = None
+    """Who started it. None if the machine has no name for the user."""
     stages: Mapping[str, StageRecord]
 
 

@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 MISSING = frozenset({"404", "NoSuchKey"})
 """Codes for an object that does not exist."""
 
+BAD_DIGESTS = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+)
+"""Codes for bytes that differ from a checksum that was sent with them."""
+
 MAX_REASON = 400
 """Characters of a server's or a library's own message that are shown."""
 
+_UNKNOWN_HEADER = frozenset({400, 501})
+"""Status codes of a server that does not support a header."""
 _SERVER_FAILED = 500
 """Status codes from here on are errors of the server."""
 _USERINFO = re.compile(r"//[^/?#\s\"'`]*@")
@@ -154,6 +161,13 @@ def code_of(err: Exception) -> str:
     """Return the server's error code; empty if it did not answer."""
     response = getattr(err, "response", None) or {}  # None without an answer
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def may_refuse_header(err: Exception) -> bool:
+    """Whether the reason may be that the server does not support a header of the request."""
+    response = getattr(_cause_of(err), "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in _UNKNOWN_HEADER and response["Error"].get("Code") not in BAD_DIGESTS
 
 
 def without_secrets_of_urls(text: str) -> str:

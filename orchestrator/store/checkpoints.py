@@ -1,6 +1,7 @@
 """The resume state of unfinished stages: numbered checkpoints under `train/<key>`.
 
-A checkpoint is complete once its seal is written."""
+A checkpoint is complete once its seal is written. Its name is its number and the token of its
+writer; the newest is the one with the highest token, and among these with the highest number."""
 
 from __future__ import annotations
 
@@ -9,15 +10,28 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.artifact import File, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import sha256_of
+from orchestrator.store.publish import fetch_file
+from orchestrator.store.training import Training, token_suffix
 
 NUM_KEPT = 2
 """The number of newest checkpoints kept: two, in case the newest is damaged."""
-_SEAL = re.compile(r"([0-9]{8,})\.json")
+_SEAL = re.compile(r"([0-9]{8,})(?:-([0-9]+))?\.json")
+
+
+class CheckpointName(NamedTuple):
+    """The name of a checkpoint. Newer ones are greater."""
+
+    token: int
+    """Of its writer's lease."""
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number:08d}{token_suffix(self.token)}"
 
 
 class Seal(Value):
@@ -32,8 +46,8 @@ class Seal(Value):
 class Newest:
     """The checkpoint that a training resumes from."""
 
-    number: int | None
-    """The number of the newest intact checkpoint, or None."""
+    name: CheckpointName | None
+    """The newest intact checkpoint, or None."""
     damaged: tuple[str, ...] = ()
     """What is wrong with each newer checkpoint, newest first."""
 
@@ -42,10 +56,11 @@ class Newest:
         if not self.damaged:
             return None
         lost = "; ".join(self.damaged)
-        if self.number is None:
+        if self.name is None:
             return f"{lost}; no intact checkpoint is left, so training starts from the beginning"
         return (
-            f"{lost}; resuming from checkpoint {self.number}, so the training after it is repeated"
+            f"{lost}; resuming from checkpoint {self.name.number}, so the training after it is "
+            "repeated"
         )
 
 
@@ -63,103 +78,105 @@ def runs_of(store: Store, training: str) -> tuple[str, ...]:
 
 
 def commit_checkpoint(
-    store: Store, training: str, folder: Path, *, score: float | None = None, keep_best: int = 0
+    store: Store,
+    training: Training,
+    folder: Path,
+    *,
+    score: float | None = None,
+    keep_best: int = 0,
 ) -> None:
     """Upload `folder` as the newest checkpoint of `training`. It is safe once this returns.
 
     The seal, which lists every file with its sha256, is written last, so a half-written checkpoint
     is never used. Then older checkpoints are deleted, except the newest NUM_KEPT and the
-    `keep_best` with the highest scores.
+    `keep_best` with the highest scores. Checkpoints of later owners are not touched.
     """
-    older = _numbers(store, training)
-    number = max(older, default=0) + 1
+    older = _sealed(store, training)
+    number = max((name.number for name in older), default=0) + 1
+    new = CheckpointName(training.token, number)
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = path.relative_to(folder).as_posix()
-        store.upload(f"{_folder(training, number)}/{relative}", path)
-        files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
+        digests = store.upload(f"{_folder(training, new)}/{relative}", path)
+        files.append(File(path=relative, sha256=digests.sha256, size=digests.size))
     store.write(
-        _seal(training, number), Seal(files=tuple(files), score=score).model_dump_json().encode()
+        _seal(training, new), Seal(files=tuple(files), score=score).model_dump_json().encode()
     )
-    for old in _superfluous(store, training, [*older, number], keep_best):
+    for old in _superfluous(store, training, [*older, new], keep_best):
         _delete_checkpoint(store, training, old)
 
 
-def _superfluous(store: Store, training: str, numbers: Sequence[int], keep_best: int) -> list[int]:
-    """The checkpoints that are neither among the newest nor the best. `numbers` are all that exist,
-    ascending."""
-    old = numbers[:-NUM_KEPT]
+def _superfluous(
+    store: Store, training: Training, names: Sequence[CheckpointName], keep_best: int
+) -> list[CheckpointName]:
+    """The checkpoints that are neither among the newest nor the best. `names` are all that exist,
+    oldest first."""
+    old = names[:-NUM_KEPT]
     if not old or not keep_best:
         return list(old)
-    scores = {number: _score(store, training, number) for number in numbers}
+    scores = {name: _score(store, training, name) for name in names}
     # Of equal scores the older one counts as better, so that a plateau does not change what is
     # kept.
-    ranked = sorted((-score, number) for number, score in scores.items() if score is not None)
-    best = {number for _, number in ranked[:keep_best]}
-    return [number for number in old if number not in best]
+    ranked = sorted((-score, name) for name, score in scores.items() if score is not None)
+    best = {name for _, name in ranked[:keep_best]}
+    return [name for name in old if name not in best]
 
 
-def _score(store: Store, training: str, number: int) -> float | None:
+def _score(store: Store, training: Training, name: CheckpointName) -> float | None:
     try:
-        return _load_seal(store, training, number).score
+        return _load_seal(store, training, name).score
     except IntegrityError:
         return None
 
 
-def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Newest:
+def fetch_newest_checkpoint(store: Store, training: Training, folder: Path) -> Newest:
     """Download the newest intact checkpoint into `folder`, if there is one."""
     damaged = []
-    for number in reversed(_numbers(store, training)):
+    for name in reversed(_sealed(store, training)):
         try:
-            fetch_checkpoint(store, training, number, folder)
+            fetch_checkpoint(store, training, name, folder)
         except IntegrityError as err:
-            damaged.append(f"checkpoint {number} is damaged: {err}")
+            damaged.append(f"checkpoint {name.number} is damaged: {err}")
             continue
-        return Newest(number, tuple(damaged))
+        return Newest(name, tuple(damaged))
     return Newest(None, tuple(damaged))
 
 
-def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
-    """Download checkpoint `number` into `folder`. Raises IntegrityError unless every file has its
+def fetch_checkpoint(store: Store, training: Training, name: CheckpointName, folder: Path) -> None:
+    """Download a checkpoint into `folder`. Raises IntegrityError unless every file has its
     sha256."""
     shutil.rmtree(folder, ignore_errors=True)
-    for file in _load_seal(store, training, number).files:
-        path, name = folder / file.path, f"{_folder(training, number)}/{file.path}"
-        if not store.download(name, path):
-            raise IntegrityError(f"store {store.uri}: {name} is missing")
-        size = path.stat().st_size
-        if size != file.size:
-            raise IntegrityError(
-                f"store {store.uri}: {name} has {size} bytes instead of {file.size}"
-            )
-        if sha256_of(path) != file.sha256:
-            raise IntegrityError(f"store {store.uri}: {name} differs from its sha256")
+    for file in _load_seal(store, training, name).files:
+        fetch_file(store, f"{_folder(training, name)}/{file.path}", file, folder / file.path)
 
 
-def _load_seal(store: Store, training: str, number: int) -> Seal:
-    name = _seal(training, number)
+def _load_seal(store: Store, training: Training, name: CheckpointName) -> Seal:
+    seal = _seal(training, name)
     try:
-        return Seal.model_validate_json(store.read(name) or b"")
+        return Seal.model_validate_json(store.read(seal) or b"")
     except ValueError as err:
-        raise IntegrityError(f"store {store.uri}: {name} is not the seal of a checkpoint") from err
+        raise IntegrityError(f"store {store.uri}: {seal} is not the seal of a checkpoint") from err
 
 
-def _numbers(store: Store, training: str) -> list[int]:
-    """Numbers of the sealed checkpoints, oldest first. Files with other names are ignored."""
-    prefix = f"{training}/checkpoints/"
-    names = (name.removeprefix(prefix) for name in store.names(f"{training}/checkpoints"))
-    return sorted(int(seal[1]) for name in names if (seal := _SEAL.fullmatch(name)))
+def _sealed(store: Store, training: Training) -> list[CheckpointName]:
+    """The sealed checkpoints of this and earlier owners, oldest first. Files with other names are
+    ignored."""
+    prefix = f"{training.folder}/checkpoints"
+    names = (name.removeprefix(f"{prefix}/") for name in store.names(prefix))
+    seals = (seal for name in names if (seal := _SEAL.fullmatch(name)))
+    found = (CheckpointName(int(seal[2] or 1), int(seal[1])) for seal in seals)
+    return sorted(name for name in found if name.token <= training.token)
 
 
-def _delete_checkpoint(store: Store, training: str, number: int) -> None:
-    store.delete(_seal(training, number))
-    for name in store.names(_folder(training, number)):
-        store.delete(name)
+def _delete_checkpoint(store: Store, training: Training, name: CheckpointName) -> None:
+    store.delete(_seal(training, name))
+    for stored in store.names(_folder(training, name)):
+        store.delete(stored)
 
 
-def _folder(training: str, number: int) -> str:
-    return f"{training}/checkpoints/{number:08d}"
+def _folder(training: Training, name: CheckpointName) -> str:
+    return f"{training.folder}/checkpoints/{name}"
 
 
-def _seal(training: str, number: int) -> str:
-    return f"{_folder(training, number)}.json"
+def _seal(training: Training, name: CheckpointName) -> str:
+    return f"{_folder(training, name)}.json"

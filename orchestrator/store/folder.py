@@ -7,12 +7,14 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.errors import StoreError, StoreRefusedError
-from orchestrator.store.protocol import Entry
+from orchestrator.digests import PIECE_BYTES, Digests
+from orchestrator.errors import IntegrityError, StoreError, StoreRefusedError
+from orchestrator.store import disk
+from orchestrator.store.protocol import Entry, Limits
 
 LEAST_FREE_BYTES = 2**24
 """Less free space is refused: not even the smallest model and its records fit."""
@@ -36,7 +38,6 @@ _LASTING = frozenset(
 )
 """Errors that another try would get again. Others may come from the network, as ESTALE and EIO of
 NFS."""
-_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class FolderStore:
@@ -63,14 +64,12 @@ class FolderStore:
 
     def write(self, name: str, content: bytes) -> None:
         with self._errors("write", name), self._draft(name) as draft:
-            draft.write_bytes(content)
-            _sync(draft)
-            draft.replace(self._path(name))
+            _write(draft, content)
+            self._replace(draft, name)
 
     def create(self, name: str, content: bytes) -> bool:
         with self._errors("write", name), self._draft(name) as draft:
-            draft.write_bytes(content)
-            _sync(draft)
+            _write(draft, content)
             try:
                 self._path(name).hardlink_to(draft)
             except FileExistsError:
@@ -78,14 +77,28 @@ class FolderStore:
             except OSError:
                 # File systems refuse a hard link with many codes. An error of the disk itself
                 # occurs again below.
-                return _rename_claimed(draft, self._path(name))
-            return True
+                is_created = _rename_claimed(draft, self._path(name))
+            else:
+                is_created = True
+            disk.sync_folder(draft.parent)
+            return is_created
 
-    def upload(self, name: str, path: Path) -> None:
+    def upload(self, name: str, path: Path) -> Digests:
         with self._errors("write", name), self._draft(name) as draft:
-            shutil.copyfile(path, draft)
-            _sync(draft)
-            draft.replace(self._path(name))
+            digests = disk.copy(path, draft)
+            self._replace(draft, name)
+            return digests
+
+    def upload_as(
+        self, name_of: Callable[[str], str], path: Path, *, always: bool = False
+    ) -> Digests:
+        """Copy the file even if its name exists: a disk has no checksums, so to know that the bytes
+        are right takes as long as to write them."""
+        # The name is known only after the file was read, so the draft is in another folder.
+        with self._errors("write", path.name), self._draft("blobs/new") as draft:
+            digests = disk.copy(path, draft)
+            self._replace(draft, name_of(digests.sha256))
+            return digests
 
     def download(self, name: str, path: Path) -> bool:
         with self._errors("read", name):
@@ -96,29 +109,53 @@ class FolderStore:
                 return False
             return True
 
+    def stream(self, name: str, *, size: int) -> Iterator[bytes] | None:
+        with self._errors("read", name):
+            try:
+                found = self._path(name).stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        if found != size:
+            raise IntegrityError(f"store {self._root}: {name} has {found} bytes instead of {size}")
+        return self._pieces(name, size)
+
+    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
+        with self._errors("read", name), self._path(name).open("rb", buffering=0) as file:
+            while size and (piece := file.read(min(size, PIECE_BYTES))):
+                size -= len(piece)
+                yield piece
+
     def delete(self, name: str) -> None:
         with self._errors("delete", name):
-            self._path(name).unlink(missing_ok=True)
+            path = self._path(name)
+            path.unlink(missing_ok=True)
+            disk.prune(path.parent, root=self._root)
+
+    def clear(self, prefix: str) -> None:
+        with self._errors("delete", prefix):
+            for folder, _, files in os.walk(self._path(prefix), topdown=False):
+                for name in files:
+                    Path(folder, name).unlink(missing_ok=True)
+                disk.prune(Path(folder), root=self._root)
 
     def names(self, prefix: str) -> list[str]:
         with self._errors("read", prefix):
-            files = (
-                path
-                for path in self._path(prefix).rglob("*")
-                if path.is_file() and path.name[0] != "."
-            )
-            return sorted(path.relative_to(self._root).as_posix() for path in files)
+            return sorted(path.relative_to(self._root).as_posix() for path in self._files(prefix))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         with self._errors("read", prefix):
             now_s = self._now_s()
-            for folder, folders, files in os.walk(self._path(prefix)):
-                folders[:] = [name for name in folders if name[0] != "."]
-                for path in (Path(folder, name) for name in files if name[0] != "."):
-                    with suppress(FileNotFoundError):
-                        stat = path.stat()
-                        name = path.relative_to(self._root).as_posix()
-                        yield Entry(name, stat.st_size, max(0.0, now_s - stat.st_mtime))
+            for path in self._files(prefix):
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    name = path.relative_to(self._root).as_posix()
+                    yield Entry(name, stat.st_size, max(0.0, now_s - stat.st_mtime))
+
+    def _files(self, prefix: str) -> Iterator[Path]:
+        """Yield the files below a folder, from which other processes may remove some meanwhile."""
+        for folder, folders, files in os.walk(self._path(prefix), onerror=_raise_if_there):
+            folders[:] = [name for name in folders if name[0] != "."]
+            yield from (Path(folder, name) for name in files if name[0] != ".")
 
     def _now_s(self) -> float:
         """The clock of the file system, which may be on another machine. This machine's clock if
@@ -140,11 +177,9 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError):
                 return []
             # As in S3, a folder without files does not exist.
-            return sorted(
-                entry.name for entry in entries if entry.is_dir() and any(entry.iterdir())
-            )
+            return sorted(entry.name for entry in entries if _has_files(entry))
 
-    def probe(self) -> tuple[str, ...]:
+    def probe(self) -> Limits:
         name = f"probe-{uuid.uuid4().hex}"
         try:
             self.write(name, b"first")
@@ -154,7 +189,7 @@ class FolderStore:
             with self._errors("delete", name):
                 for path in self._root.glob(f"*{name}*"):
                     path.unlink(missing_ok=True)
-        return self._probe_room()
+        return Limits(self._probe_room())
 
     def check_access(self) -> None:
         name = f"probe-{uuid.uuid4().hex}"
@@ -204,13 +239,11 @@ class FolderStore:
     @contextmanager
     def _draft(self, name: str) -> Iterator[Path]:
         """Yield a hidden file next to `name` and always remove it afterwards."""
-        target = self._path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
+        with disk.drafted(self._path(name), root=self._root) as draft:
             yield draft
-        finally:
-            draft.unlink(missing_ok=True)
+
+    def _replace(self, draft: Path, name: str) -> None:
+        disk.replace(draft, self._path(name), root=self._root)
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -283,11 +316,21 @@ def _is_abandoned(claim: Path, target: Path, *, now_s: float) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
-    """Wait until the bytes are on disk, so that a rename is never on disk before its content."""
-    with path.open("r+b") as file:  # SMB flushes only files that are open for writing
-        try:
-            os.fsync(file.fileno())
-        except OSError as err:
-            if err.errno not in _NO_FSYNC:
-                raise
+def _write(draft: Path, content: bytes) -> None:
+    with draft.open("r+b") as file:
+        file.write(content)
+        file.flush()
+        disk.sync(file.fileno())
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except FileNotFoundError:
+        return False
+
+
+def _raise_if_there(err: OSError) -> None:
+    """Raise what `os.walk` met, unless the folder was removed or is a file."""
+    if not isinstance(err, (FileNotFoundError, NotADirectoryError)):
+        raise err

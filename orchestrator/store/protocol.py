@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from orchestrator.digests import Digests
 
 
 class Entry(NamedTuple):
@@ -15,6 +17,16 @@ class Entry(NamedTuple):
     """In bytes."""
     age_s: float
     """Seconds since it was last written, by the clock of the store; clocks of machines differ."""
+
+
+class Limits(NamedTuple):
+    """What a store cannot do."""
+
+    warnings: tuple[str, ...] = ()
+    """About what a run should know, such as little room."""
+    is_for_one_run: bool = False
+    """Whether `create` may succeed for two processes at once, so that two runs cannot agree who
+    works on a stage."""
 
 
 class Store(Protocol):
@@ -38,14 +50,37 @@ class Store(Protocol):
         """Like `write`, but only if `name` does not exist. Of many writers, one gets True and its
         content stays."""
 
-    def upload(self, name: str, path: Path) -> None:
-        """Like `write`, but from a file."""
+    def upload(self, name: str, path: Path) -> Digests:
+        """Like `write`, but from a file. Returns the digests of the bytes that are now in the
+        store.
+
+        Raises StoreError if the store then reports another size or checksum.
+        """
+
+    def upload_as(
+        self, name_of: Callable[[str], str], path: Path, *, always: bool = False
+    ) -> Digests:
+        """Like `upload`, under the name that `name_of` gives the sha256 of the file.
+
+        A store that computes checksums may skip the upload if the name exists with the same bytes,
+        unless `always`.
+        """
 
     def download(self, name: str, path: Path) -> bool:
         """Copy `name` to the file `path`. Returns False if `name` does not exist."""
 
+    def stream(self, name: str, *, size: int) -> Iterator[bytes] | None:
+        """Return the content of `name`, whose size is known, in pieces of a few MiB. None if `name`
+        does not exist.
+
+        Raises IntegrityError if it has another size. The pieces may raise StoreError.
+        """
+
     def delete(self, name: str) -> None:
         """Remove `name` if it exists."""
+
+    def clear(self, prefix: str) -> None:
+        """Remove everything below the folder `prefix`, also what killed writers have left there."""
 
     def names(self, prefix: str) -> list[str]:
         """Return all names below the folder `prefix`, sorted."""
@@ -61,8 +96,8 @@ class Store(Protocol):
         """Return the names of the folders directly below the folder `prefix`, sorted. Their content
         is not listed, so this is fast for a folder with many files in each of them."""
 
-    def probe(self) -> tuple[str, ...]:
-        """Test the store with a few writes, which are removed. Returns warnings about its limits.
+    def probe(self) -> Limits:
+        """Test the store with a few writes, which are removed.
 
         Raises StoreError if a run could not publish its results.
         """

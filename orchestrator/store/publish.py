@@ -4,11 +4,23 @@ checked."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.artifact import Artifact, File, Manifest
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import IntegrityError, StoreError
 from orchestrator.store.protocol import Store
+
+FETCHES = 2
+"""Downloads of a file whose bytes differ from its sha256: a transfer may go wrong once."""
+SMALL_BYTES = 2**24
+"""Smaller files are transferred several at a time. S3 uses several threads for a larger one."""
+FILES_AT_ONCE = 8
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def blob_name(sha256: str) -> str:
@@ -24,34 +36,110 @@ def training_name(key: str) -> str:
     return f"train/{key}"
 
 
-def publish_artifact(store: Store, folder: Path) -> Artifact:
-    """Upload every file below `folder` as a blob. An existing blob is overwritten, which repairs a
-    damaged one."""
+def publish_artifact(store: Store, folder: Path, *, always: bool = False) -> Artifact:
+    """Upload every file below `folder` as a blob.
+
+    A blob that the store already has may be skipped, unless `always`, which repairs a damaged one:
+    a server reports the checksum that it computed when the blob was written.
+    """
+
+    def publish(path: Path) -> File:
+        digests = store.upload_as(blob_name, path, always=always)
+        name = path.relative_to(folder).as_posix()
+        return File(path=name, sha256=digests.sha256, size=digests.size)
+
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Artifact(files=tuple(_publish_file(store, folder, path) for path in paths))
+    return Artifact(files=tuple(_each(publish, paths, [path.stat().st_size for path in paths])))
 
 
-def _publish_file(store: Store, folder: Path, path: Path) -> File:
-    file = File(
-        path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size=path.stat().st_size
-    )
-    store.upload(blob_name(file.sha256), path)
-    return file
+def fetch_artifact(
+    store: Store, artifact: Artifact, folder: Path, *, key: str | None = None
+) -> Path:
+    """Download `artifact` into `folder` and return the folder.
 
+    Raises IntegrityError for a missing or altered blob. It names the stage and the job if `key` is
+    the Key of the manifest that has the artifact.
+    """
 
-def fetch_artifact(store: Store, artifact: Artifact, folder: Path) -> Path:
-    """Download `artifact` into `folder` and return the folder. Raises IntegrityError for a missing
-    or altered blob."""
-    for file in artifact.files:
-        path = folder / file.path
-        found = store.download(blob_name(file.sha256), path) and sha256_of(path) == file.sha256
-        if not found:
-            path.unlink(missing_ok=True)
-            raise IntegrityError(
-                f"store {store.uri}: {blob_name(file.sha256)} ({file.path}) is missing or differs "
-                "from its sha256; run again with --force STAGE for the stage that made it"
-            )
+    def fetch(file: File) -> None:
+        try:
+            fetch_file(store, blob_name(file.sha256), file, folder / file.path)
+        except IntegrityError as err:
+            raise IntegrityError(f"{err} ({file.path}){_repair(store, key)}") from err
+
+    _each(fetch, artifact.files, [file.size for file in artifact.files])
     return folder
+
+
+def fetch_file(store: Store, name: str, file: File, path: Path) -> None:
+    """Download `name` to `path`, at most `file.size` bytes. What is not `file` is deleted, and
+    downloaded once more; then IntegrityError is raised."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for fetches_left in reversed(range(FETCHES)):
+        try:
+            _fetch_once(store, name, file, path)
+        except BaseException as err:
+            path.unlink(missing_ok=True)
+            if not isinstance(err, IntegrityError) or not fetches_left:
+                raise
+        else:
+            return
+
+
+def _fetch_once(store: Store, name: str, file: File, path: Path) -> None:
+    pieces = store.stream(name, size=file.size)
+    if pieces is None:
+        raise IntegrityError(f"store {store.uri}: {name} is missing")
+    digest, num_left = hashlib.sha256(), file.size
+    with path.open("wb") as target:
+        for piece in pieces:
+            num_left -= len(piece)
+            if num_left < 0:
+                break
+            digest.update(piece)
+            target.write(piece)
+    if num_left or digest.hexdigest() != file.sha256:
+        raise IntegrityError(f"store {store.uri}: {name} differs from its sha256")
+
+
+def _repair(store: Store, key: str | None) -> str:
+    """Return what to do about a damaged blob of the manifest with this Key."""
+    if key is None:
+        return "; run again with --force STAGE for the stage that made it"
+    try:
+        manifest = load_manifest(store, key)
+    except StoreError:
+        manifest = None
+    if manifest is None:
+        return f"; it belongs to {manifest_name(key)}: run again with --force for its stage"
+    job = manifest.provenance.get("job", "JOB")
+    return (
+        f", of {manifest_name(key)}, stage {manifest.stage} of job {job}; repair it with "
+        f"`orchestrator artifacts verify JOB --repair`, or run the job again with --force "
+        f"{manifest.stage}"
+    )
+
+
+def _each(do: Callable[[_T], _R], items: Sequence[_T], sizes: Sequence[int]) -> list[_R]:
+    """Return `do` of each item, small ones in parallel.
+
+    The first one is done before the others, so that threads do not each create a client.
+    """
+    if len(items) == 1:
+        return [do(items[0])]
+    small = [index for index, size in enumerate(sizes) if size < SMALL_BYTES]
+    done: dict[int, _R] = {}
+    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="transfer") as pool:
+        for index in small[:1]:
+            done[index] = do(items[index])
+        try:
+            pending = {index: pool.submit(do, items[index]) for index in small[1:]}
+            done |= {n: do(item) for n, item in enumerate(items) if sizes[n] >= SMALL_BYTES}
+            done |= {index: future.result() for index, future in pending.items()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [done[index] for index in range(len(items))]
 
 
 def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
@@ -72,6 +160,12 @@ def load_manifest(store: Store, key: str) -> Manifest | None:
     if document is None:
         return None
     return Manifest.from_json(document, where=f"store {store.uri}: {manifest_name(key)}")
+
+
+def clear_training(store: Store, key: str) -> None:
+    """Delete the resume state of a stage whose manifest is published: checkpoints, trials, and the
+    list of runs that trained it, which the manifest's provenance also has."""
+    store.clear(training_name(key))
 
 
 def sha256_of(path: Path) -> str:

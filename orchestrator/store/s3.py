@@ -6,20 +6,38 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from botocore.exceptions import ClientError
 
-from orchestrator.errors import StoreError, StoreRefusedError
+from orchestrator.digests import Digests, digest_file
+from orchestrator.errors import IntegrityError, StoreError, StoreRefusedError
+from orchestrator.s3 import client, failures, transfer
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
-from orchestrator.store.protocol import Entry
+from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
 """Threads per transfer."""
+PART_BYTES = 2**23
+"""Bytes of a download that one request reads."""
+PARTS_AHEAD = 16
+"""Parts that are read before they are needed: 128 MiB of memory."""
+UPLOADS = 2
+"""Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
+ASK_FROM_BYTES = 2**18
+"""A smaller file is uploaded without asking whether it exists: the question takes as long."""
+SKIP_YOUNGER_S = 24 * 3600
+"""An older object is uploaded again, which makes it young. `artifacts gc` deletes only objects that
+are at least twice as old, so none that a stage is about to name in its manifest."""
+CONFIRMED_S = 3600
+"""How long this process relies on a checksum that the server has reported."""
 CONFLICT_TRIES = 5
 """Attempts at a create that conflicts with another one. S3 asks the client to try again."""
 CONFLICT_WAIT_S = 0.2
@@ -30,11 +48,16 @@ LEAST_LEFT_MIN = 10
 """Minutes that credentials must still be valid when a run begins."""
 
 _NO_CONDITIONS = (
-    "the server does not support conditional puts (If-None-Match), so use this store for only one "
-    "run at a time: if two runs finish the same stage together, the later one overwrites the "
-    "other's manifest"
+    "the server does not support conditional puts (If-None-Match), so only one run at a time may "
+    "use this store: two runs could not agree who works on a stage"
 )
 _RENEWED = "use a profile or a role, whose credentials are renewed automatically"
+_BAD_RANGE = frozenset({"416", "InvalidRange"})
+
+_confirmed: dict[tuple[str, str], float] = {}
+"""When the server last reported the checksum of an object to this process, by store and name, in
+seconds of the monotonic clock."""
+_T = TypeVar("_T")
 
 
 class S3Store(Bucket):
@@ -48,6 +71,8 @@ class S3Store(Bucket):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
+        self._takes_checksums = True
+        """Until the server refuses them. Older MinIO and Ceph do."""
 
     def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
         kind = StoreRefusedError if failure.is_lasting else StoreError
@@ -85,6 +110,84 @@ class S3Store(Bucket):
             f"store {self.uri}: cannot write {name}: another process kept writing it; run again"
         )
 
+    # Without a checksum of its own, `Bucket.upload` cannot know what the server has received.
+    def upload(self, name: str, path: Path) -> Digests:  # type: ignore[override]
+        digests = digest_file(path)
+        self._upload(name, path, digests)
+        return digests
+
+    def upload_as(
+        self, name_of: Callable[[str], str], path: Path, *, always: bool = False
+    ) -> Digests:
+        digests = digest_file(path, again=always)
+        name = name_of(digests.sha256)
+        if always or not self._is_stored(name, digests):
+            self._upload(name, path, digests)
+        return digests
+
+    def _is_stored(self, name: str, digests: Digests) -> bool:
+        """Whether the server reports a checksum of `name` that matches, and it is not too old."""
+        known_s = _confirmed.get((self.uri, name))
+        if known_s is not None and time.monotonic() - known_s < CONFIRMED_S:
+            return True
+        if digests.size < ASK_FROM_BYTES:
+            return False
+        stored = self._look_up(name)
+        if stored is None or not stored.matches(digests) or stored.age_s > SKIP_YOUNGER_S:
+            return False
+        _confirmed[self.uri, name] = time.monotonic()
+        return True
+
+    def _upload(self, name: str, path: Path, digests: Digests) -> None:
+        def upload(checks: bool) -> bool | None:
+            return transfer.upload(
+                self._client_of_this_process(client.UPLOAD_READ_TIMEOUT_S),
+                path,
+                digests,
+                self.request(name),
+                config=self.transfers,
+                checks=checks,
+            )
+
+        _confirmed.pop((self.uri, name), None)
+        for _ in range(UPLOADS):
+            with self.errors("write", name):
+                is_right = self._with_checksums(upload)
+            if is_right:
+                _confirmed[self.uri, name] = time.monotonic()
+            if is_right is not False:
+                return
+        raise StoreError(
+            f"store {self.uri}: {name} differs from what was uploaded, {UPLOADS} times; check the "
+            "server and the proxies between here and it, and run again"
+        )
+
+    def _look_up(self, name: str) -> transfer.Stored | None:
+        """Ask the server about an object. None if it does not exist."""
+        with self.errors("read", name):
+            try:
+                return self._with_checksums(
+                    lambda checks: transfer.look_up(
+                        self.connection, self.request(name), checks=checks
+                    )
+                )
+            except ClientError as err:
+                if code_of(err) in MISSING:
+                    return None
+                raise
+
+    def _with_checksums(self, ask: Callable[[bool], _T]) -> _T:
+        """Return `ask(True)`, or `ask(False)` for a server that refuses checksums."""
+        if self._takes_checksums:
+            try:
+                return ask(True)
+            except failures.errors() as err:
+                if not failures.may_refuse_header(err):
+                    raise
+        answer = ask(False)
+        self._takes_checksums = False
+        return answer
+
     def download(self, name: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.errors("read", name):
@@ -98,21 +201,76 @@ class S3Store(Bucket):
                 raise
             return True
 
+    def stream(self, name: str, *, size: int) -> Iterator[bytes] | None:
+        if size <= PART_BYTES:
+            # A byte more than expected, so that one request also notices a longer object.
+            content = self._read_part(name, 0, size + 1)
+            if content is None or len(content) == size:
+                return None if content is None else iter((content,))
+        stored = self._look_up(name)
+        if stored is None:
+            return None
+        if size <= PART_BYTES or stored.size != size:
+            raise IntegrityError(
+                f"store {self.uri}: {name} has {stored.size} bytes instead of {size}"
+            )
+        return self._parts(name, size)
+
+    def _parts(self, name: str, size: int) -> Iterator[bytes]:
+        """Yield the parts of an object in order, and read the next ones meanwhile."""
+
+        def read(start: int) -> bytes:
+            num_bytes = min(PART_BYTES, size - start)
+            content = self._read_part(name, start, num_bytes)
+            if content is None or len(content) != num_bytes:
+                raise IntegrityError(f"store {self.uri}: {name} was replaced during the download")
+            return content
+
+        starts = iter(range(0, size, PART_BYTES))
+        pool = ThreadPoolExecutor(PARTS_AHEAD, thread_name_prefix="download")
+        try:
+            ahead = deque(pool.submit(read, start) for start in islice(starts, PARTS_AHEAD))
+            while ahead:
+                content = ahead.popleft().result()
+                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                yield content
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read_part(self, name: str, start: int, num_bytes: int) -> bytes | None:
+        """Return up to `num_bytes` from `start` on, or None if the object does not exist."""
+        part = f"bytes={start}-{start + num_bytes - 1}"
+        with self.errors("read", name):
+            try:
+                return client.read_object(self.connection, **self.request(name), Range=part)
+            except failures.errors() as err:
+                if code_of(err) in MISSING:
+                    return None
+                if code_of(err) in _BAD_RANGE:  # the object ends before the part
+                    return b""
+                raise
+
+    def clear(self, prefix: str) -> None:
+        names = self.names(prefix)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(self.delete, names):
+                pass
+
     def names(self, prefix: str) -> list[str]:
-        return sorted(one.name for one in self.objects(f"{prefix}/", deep=True))
+        entries = self._list(f"{prefix}/", "Contents", deep=True)
+        return sorted(self.name_of(entry["Key"]) for entry in entries)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         with self.errors("list", prefix):
             for page in self.pages(f"{prefix}/", deep=True):
-                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
                 for found in page.get("Contents", ()):
-                    age_s = (now - found["LastModified"]).total_seconds()
-                    yield Entry(self.name_of(found["Key"]), found["Size"], max(0.0, age_s))
+                    age_s = transfer.age_s(page, found["LastModified"])
+                    yield Entry(self.name_of(found["Key"]), found["Size"], age_s)
 
     def folders(self, prefix: str) -> list[str]:
         return self.folders_below(f"{prefix}/")
 
-    def probe(self) -> tuple[str, ...]:
+    def probe(self) -> Limits:
         warnings = self._check_credentials()
         name = f"probe-{uuid.uuid4().hex}"
         first = self._put_if_absent(name, b"first")
@@ -127,7 +285,9 @@ class S3Store(Bucket):
                 "--store"
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
-        return warnings if second is False else (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
+        if second is False:
+            return Limits(warnings)
+        return Limits((f"store {self.uri}: {_NO_CONDITIONS}", *warnings), is_for_one_run=True)
 
     def check_access(self) -> None:
         self._check_credentials()

@@ -1,11 +1,18 @@
 """The logs of a search's trials, each next to the trial's checkpoints in the store.
 
+    train/<key>/trials/<id>/trial-<token>.json      what the trial's own process writes
+                            stopped-<token>.json    the scheduler stopped the trial
+
+Only the owner with the token writes them. If a later owner of the search resumes the trial, it
+writes another log, which counts from then on.
+
 A search resumes from these logs only: none of Ray Tune's own state is read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, ValidationError
@@ -13,13 +20,11 @@ from pydantic import Field, JsonValue, ValidationError
 from orchestrator.artifact import Artifact, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
+from orchestrator.store.training import Training, token_suffix
 from orchestrator.trials import Point, Trial, TrialState
 
-_LOG = "trial.json"
 _AFRESH = "restore it, or start the search from the beginning with --force STAGE"
-_STOP = "stopped.json"
-"""The file that records that the scheduler stopped the trial. The trial's own process writes the
-log, so each file has one writer."""
+_LOG = re.compile(r"trial(?:-([0-9]+))?\.json")
 
 
 class Tries(Value):
@@ -103,49 +108,80 @@ def trial_id(number: int) -> str:
     return f"{number:05d}"
 
 
-def trial_training(training: str, number: int) -> str:
-    """The folder of a trial's resume state, in the search with folder `training`."""
-    return f"{training}/trials/{trial_id(number)}"
+def trial_training(training: Training, number: int) -> Training:
+    """The resume state of a trial of the search `training`."""
+    return Training(f"{_trials(training)}/{trial_id(number)}", training.token)
 
 
-def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
-    """Return the logs of the search in folder `training`, in the order of their numbers.
+def load_logs(store: Store, training: Training) -> tuple[TrialLog, ...]:
+    """Return the logs of the search `training`, in the order of their numbers.
 
     Raises IntegrityError for a log that is damaged or missing, because the next sample depends on
     the number of trials.
     """
-    folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
-    last = max((int(folder) for folder in folders if folder.isdecimal()), default=0)
-    return tuple(load_log(store, trial_training(training, number)) for number in range(1, last + 1))
+    folder = _trials(training)
+    folders: dict[str, list[str]] = {}
+    for name in store.names(folder):
+        trial, _, file = name.removeprefix(f"{folder}/").partition("/")
+        folders.setdefault(trial, []).append(file)
+    last = max((int(trial) for trial in folders if trial.isdecimal()), default=0)
+    trials = (trial_training(training, number) for number in range(1, last + 1))
+    return tuple(
+        _load(store, trial, files=folders.get(trial.folder.rpartition("/")[2], []))
+        for trial in trials
+    )
 
 
-def load_log(store: Store, training: str) -> TrialLog:
-    """Return the log of the trial whose folder is `training`.
+def load_log(store: Store, training: Training) -> TrialLog:
+    """Return the log of the trial `training`, as its newest owner wrote it.
 
     Raises IntegrityError if it is damaged or missing.
     """
-    log = _load(store, f"{training}/{_LOG}")
+    log = _read(store, training)
+    if log is not None:  # the usual case, without listing the checkpoints
+        return log
+    prefix = f"{training.folder}/"
+    return _load(
+        store, training, files=[name.removeprefix(prefix) for name in store.names(training.folder)]
+    )
+
+
+def save_log(store: Store, training: Training, log: TrialLog) -> None:
+    """Write the log of the trial `training`."""
+    store.write(_log_name(training), log.model_dump_json().encode())
+
+
+def save_stop(store: Store, training: Training) -> None:
+    """Record that the scheduler stopped the trial. Workers that write the log later do not change
+    that."""
+    store.write(_stop_name(training), b"{}")
+
+
+def _trials(training: Training) -> str:
+    return f"{training.folder}/trials"
+
+
+def _log_name(training: Training) -> str:
+    return f"{training.folder}/trial{token_suffix(training.token)}.json"
+
+
+def _stop_name(training: Training) -> str:
+    return f"{training.folder}/stopped{token_suffix(training.token)}.json"
+
+
+def _load(store: Store, training: Training, *, files: Sequence[str]) -> TrialLog:
+    """Return the log with the highest token up to the reader's own, of the trial's `files`."""
+    tokens = [int(name[1] or 1) for file in files if (name := _LOG.fullmatch(file))]
+    usable = [token for token in tokens if token <= training.token]
+    log = _read(store, training._replace(token=max(usable))) if usable else None
     if log is None:
-        raise IntegrityError(f"store {store.uri}: {training}/{_LOG} is missing; {_AFRESH}")
+        raise IntegrityError(f"store {store.uri}: {_log_name(training)} is missing; {_AFRESH}")
     return log
 
 
-def save_log(store: Store, training: str, log: TrialLog) -> None:
-    """Write the log of the trial whose folder is `training`."""
-    store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
-
-
-def save_stop(store: Store, training: str) -> None:
-    """Record that the scheduler stopped the trial. Workers that write the log later do not change
-    that."""
-    store.write(f"{training}/{_STOP}", b"{}")
-
-
-def _below(store: Store, folder: str) -> list[str]:
-    return [name.removeprefix(f"{folder}/") for name in store.names(folder)]
-
-
-def _load(store: Store, name: str) -> TrialLog | None:
+def _read(store: Store, training: Training) -> TrialLog | None:
+    """Return the log that the owner with this token wrote, or None."""
+    name = _log_name(training)
     content = store.read(name)
     if content is None:
         return None
@@ -155,7 +191,7 @@ def _load(store: Store, name: str) -> TrialLog | None:
         raise IntegrityError(
             f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}"
         ) from err
-    return log if store.read(name.removesuffix(_LOG) + _STOP) is None else _stopped(log)
+    return log if store.read(_stop_name(training)) is None else _stopped(log)
 
 
 def _stopped(log: TrialLog) -> TrialLog:

@@ -88,10 +88,7 @@ def _load(checkpoint_dir: Path, config: CatConfig, out_indices: Sequence[int]) -
     found = read_pretrained(
         checkpoint_dir, drop_path_rate=config.drop_path_rate, out_indices=out_indices
     )
-    if found.config != config:
-        raise CheckpointError(
-            f"{checkpoint_dir}: holds the network {found.config}, but the job asks for {config}"
-        )
+    assert found.config == config, "backbone_init.py reads the config from the same checkpoint"
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)
     return fill(model, found.fitted.tensors)

@@ -190,7 +190,8 @@ def _await(process: subprocess.Popen[bytes], job: Path, is_so: Callable[[], bool
 
 def _num_checkpoints(store: Path) -> int:
     """The number of the newest sealed checkpoint."""
-    return max((int(seal.stem) for seal in store.glob("train/*/checkpoints/*.json")), default=0)
+    seals = store.glob("train/*/checkpoints/*.json")
+    return max((int(seal.stem.partition("-")[0]) for seal in seals), default=0)
 
 
 def _workers(driver: int) -> list[int]:

@@ -55,7 +55,11 @@ def _messages(tree: ast.Module, path: str) -> Iterator[Message]:
                 yield Message(path, node.lineno, name, _text(message, function))
             case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in ERRORS:
                 yield Message(path, node.lineno, name, _text(first, function))
-            case ast.Call(func=ast.Attribute(attr="add"), args=[_, _, message]):
+            case ast.Call(func=ast.Attribute(value=faults, attr="add"), args=[first, _, last]) if (
+                ast.unparse(faults).endswith("faults")
+            ):
+                # Faults of a job end with the text, faults of a data set begin with it.
+                message = last if path.startswith("orchestrator/") else first
                 yield Message(path, node.lineno, Fault.__name__, _text(message, function))
 
 

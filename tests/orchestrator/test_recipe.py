@@ -16,6 +16,7 @@ from orchestrator.errors import IntegrityError
 from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.recipe import param_deviations, recipe_audit
 from orchestrator.spec import Resources, load_job, template_params
+from orchestrator.store.training import Training
 from pipelines import KINDS
 
 JOB = """
@@ -62,7 +63,7 @@ def make_attempt(folder: Path, name: str) -> Attempt:
         keep_best=0,
         inputs={},
         store_uri=job.store,
-        training="train",
+        training=Training("train", 1),
         provenance={},
     )
 

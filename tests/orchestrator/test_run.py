@@ -1,4 +1,7 @@
-"""What the loop of a run counts for the live metrics. tests/system/test_run.py has whole runs."""
+"""What the loop of a run does about errors, and what it counts for the live metrics.
+
+tests/system/test_run.py has whole runs.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,20 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 from orchestrator.capacity import Capacity
-from orchestrator.errors import DivergedError, StageError
+from orchestrator.errors import ClusterError, DivergedError, StageError
 from orchestrator.monitoring.tally import Tally
 from orchestrator.planning import plan_job
+from orchestrator.process import Signals
 from orchestrator.progress import Progress
 from orchestrator.run import Run, new_run_id
 from orchestrator.runs.journal import open_journal
+from orchestrator.runs.ownership import OwnedStages
 from orchestrator.schedule import Start
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -35,7 +42,8 @@ def run(tmp_path: Path) -> Run:
     store = open_store(job.store)
     plan = plan_job(job, store)
     journal = open_journal(store, plan, run_id="now")
-    return Run(plan, store, Progress(journal, lambda _: None, Tally({"only": "total"})))
+    progress = Progress(journal, lambda _: None, Tally({"only": "total"}))
+    return Run(plan, store, progress, OwnedStages(store, "now", job.name))
 
 
 @pytest.fixture
@@ -61,3 +69,22 @@ def test_only_diverged_training_counts_as_a_loss_that_is_not_finite(
     run._record_end(Start(run.plan.stages[0], Capacity(1, 0, 0), slots=1), error)
     readings = run.progress.tally.readings(run.journal.record, now_s=0, has_ended=False)
     assert [one.value for one in readings if one.name == "nonfinite_losses"] == [count]
+
+
+LOSS = "Ray's raylet on this machine was killed by SIGKILL; the same command resumes"
+
+
+def test_failed_cluster_is_reported_instead_of_the_error_of_ray(run: Run) -> None:
+    def fail() -> NoReturn:
+        raise RuntimeError("RPC error")
+
+    cluster: Any = SimpleNamespace(loss=lambda: LOSS, machines=fail)
+    with pytest.raises(ClusterError, match=f"^{LOSS}$"):
+        run._loop_until_lost(cluster, Signals())
+
+
+def test_failed_cluster_ends_the_wait_for_its_stages(run: Run) -> None:
+    run.loss = lambda: LOSS
+    unused: Any = None
+    with pytest.raises(ClusterError, match=f"^{LOSS}$"):
+        run._await_news(unused, unused)

@@ -117,6 +117,7 @@ def test_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
         ),
         ({"format": 2}, r"model\.json: format must be 1, got 2"),
         ({"classes": ["a", 2, "c"]}, r"model\.json: classes must be a list of names"),
+        ({"classes": None}, r"model\.json: classes must be a list of names"),
         ({"config": 3}, r"model\.json: config must be a mapping"),
         ({"config": {"embed_dim": -1}}, r"model\.json: config: embed_dim must be a whole number"),
         ({"config": {"width": 16}}, r"model\.json: config: unknown fields width"),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from tests.orchestrator.counting import KINDS
 
 SECRET = "open-sesame"
 STAGE = {"kind": "count", "data": "data"}
+GAINS = {"gain": [1, 2]}
 
 
 @pytest.fixture
@@ -106,6 +108,25 @@ def test_unknown_log_is_an_error_that_lists_what_exists(
 ) -> None:
     with pytest.raises(JobError, match=error.replace("?", r"\?")):
         _shown(folder, *words)
+
+
+def test_name_of_a_matrix_is_an_error_that_lists_its_cells(folder: Path) -> None:
+    """A run of another version of the job, with a matrix, is the last."""
+    matrix = {"name": "talks", "store": "./store", "stages": {"one": {**STAGE, "matrix": GAINS}}}
+    (folder / "matrix.json").write_text(json.dumps(matrix))
+    job = load_job(folder / "matrix.json", kinds=KINDS, base_dir=folder)
+    store = open_store(job.store)
+    plan = plan_job(job, store)
+    open_journal(store, plan, run_id="now")
+    write_last_run(store, plan, run_id="now")
+    with pytest.raises(JobError, match=r"^'one' is a matrix; name one of its cells: one/1, one/2$"):
+        _shown(folder, "one")
+
+
+def test_missing_log_of_the_driver_is_an_error(folder: Path, journal: Journal) -> None:
+    shutil.rmtree(folder / "store" / driver_folder("now"))
+    with pytest.raises(JobError, match=r"^run now: its driver has no log in the store$"):
+        _shown(folder)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,15 @@ def test_stop_request_for_a_stage_reaches_only_its_workers(channel: EventChannel
     assert not there.is_interrupted(timeout_s=60)
 
 
+def test_stage_that_starts_again_is_not_asked_to_stop(channel: EventChannel) -> None:
+    there: EventChannel = pickle.loads(pickle.dumps(channel))
+    for stage in ("first", "second"):
+        channel.request_stop(stage)
+    channel.allow("first")
+    assert not there.is_stopping("first", timeout_s=60)
+    assert there.is_stopping("second", timeout_s=60)
+
+
 def test_channel_without_its_actor_returns_no_events(channel: EventChannel) -> None:
     ray.kill(channel._actor)
     channel.send(_event("lost"))

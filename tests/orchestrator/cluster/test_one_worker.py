@@ -28,6 +28,7 @@ from orchestrator.run import Outcome, run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import load_manifest
+from orchestrator.store.training import Training
 from pipelines import KINDS
 from pipelines.sample.folder import Size, write_sample
 from tests.orchestrator import counting
@@ -199,7 +200,8 @@ def too_large(tmp_path: Path) -> Attempt:
     job = load_job(tmp_path / "job.yaml", kinds=counting.KINDS, base_dir=tmp_path)
     store = open_store(job.store)
     plan = plan_job(job, store)
-    return make_attempt(plan, plan.stages[0], store, {"job": "single", "run_id": "now"})
+    training = Training("train/key", 1)
+    return make_attempt(plan, plan.stages[0], store, training, {"job": "single", "run_id": "now"})
 
 
 def test_worker_without_resources_ends_when_asked_to_stop(

@@ -14,6 +14,7 @@ from orchestrator.cluster.connection import connected
 from orchestrator.cluster.search import _beginning, _failure, _run, _WaitingTrials
 from orchestrator.errors import JobError, OrchestratorError, StageError, StoreError
 from orchestrator.spec import Resources, TuneParams
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog
 from orchestrator.trials import Trials, TrialState
 
@@ -97,7 +98,7 @@ def attempt(tmp_path: Path) -> Any:
     return SimpleNamespace(
         store_uri=str(tmp_path),
         stage="search",
-        training="train/key",
+        training=Training("train/key", 1),
         ray_name="job.search-kkkkkkkk",
         seed=0,
         workers=1,

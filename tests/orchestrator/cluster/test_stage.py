@@ -14,6 +14,7 @@ from orchestrator.cluster.worker import _logbook
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Job, load_job
 from orchestrator.store import Store, open_store
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, save_log
 from pipelines import KINDS
 
@@ -25,6 +26,8 @@ stages:
   search: {kind: tune, of: pretrain, space: {lr: {uniform: [1.0e-5, 1.0e-4]}}, num_trials: 2,
     metric: top5}
 """
+
+TRAINING = Training("training", 1)
 
 
 def _job(folder: Path) -> Job:
@@ -39,7 +42,11 @@ def _attempt(job: Job, name: str) -> Attempt:
     )
     plan, store = SimpleNamespace(job=job), SimpleNamespace(uri=job.store)
     return make_attempt(
-        cast(Plan, plan), cast(PlannedStage, planned), cast(Store, store), provenance={}
+        cast(Plan, plan),
+        cast(PlannedStage, planned),
+        cast(Store, store),
+        TRAINING,
+        provenance={},
     )
 
 
@@ -54,10 +61,10 @@ def test_trials_keep_only_the_newest_checkpoint(tmp_path: Path) -> None:
 
 
 def test_only_rank_0_of_a_group_writes_the_trial_log(tmp_path: Path) -> None:
-    save_log(open_store(str(tmp_path)), "training", TrialLog(number=1, params={}, drawn_after_s=0))
+    save_log(open_store(str(tmp_path)), TRAINING, TrialLog(number=1, params={}, drawn_after_s=0))
     for trial, rank, is_kept in (("00001", 0, True), ("00001", 1, False), (None, 0, False)):
         attempt: Any = SimpleNamespace(
-            trial=trial, store_uri=str(tmp_path), training="training", metric="top1"
+            trial=trial, store_uri=str(tmp_path), training=TRAINING, metric="top1"
         )
         worker: Any = SimpleNamespace(rank=rank)
         assert (_logbook(attempt, worker) is not None) == is_kept
@@ -66,6 +73,7 @@ def test_only_rank_0_of_a_group_writes_the_trial_log(tmp_path: Path) -> None:
 IMPORTS = """
 import sys, threading
 sys.setswitchinterval(1e-6)
+from orchestrator.store.training import Training
 from orchestrator.cluster.stage import _import_group, _import_search
 both = threading.Barrier(2)
 threads = [

@@ -16,6 +16,7 @@ from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER, Suggestions, num
 from orchestrator.errors import MachineError, StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, load_log, load_logs, save_log, trial_training
 from orchestrator.trials import Point, TrialState
 
@@ -25,7 +26,7 @@ SPACE = {
     "depth": {"randint": [1, 4]},
     "model": {"choice": [{"depths": [1, 2]}, "tiny", 1, True]},
 }
-TRAINING = "train/key"
+TRAINING = Training("train/key", 1)
 
 MakeSuggestions = Callable[..., Suggestions]
 

@@ -22,10 +22,12 @@ from orchestrator.monitoring.tally import Amounts
 from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, Tries, load_log, save_log, trial_training
 from orchestrator.trials import TrialState
 
-TRAINING = trial_training("train/key", 1)
+SEARCH = Training("train/key", 1)
+TRAINING = trial_training(SEARCH, 1)
 
 
 class Channel:
@@ -66,7 +68,7 @@ def search(tmp_path: Path) -> Attempt:
     own: dict[str, Any] = {
         "stage": "search",
         "number": 1,
-        "training": "train/key",
+        "training": SEARCH,
         "metric": "top1",
         "params": Params(),
         "reads": lambda _: {},

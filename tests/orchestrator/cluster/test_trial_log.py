@@ -14,6 +14,7 @@ from orchestrator.contract import StageResult
 from orchestrator.errors import DataError, IntegrityError, StageError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import (
     TrialLog,
     load_log,
@@ -24,7 +25,8 @@ from orchestrator.store.trial_logs import (
 )
 from orchestrator.trials import TrialState
 
-TRAINING = trial_training("train/key", 1)
+SEARCH = Training("train/key", 1)
+TRAINING = trial_training(SEARCH, 1)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_log_has_each_epoch_once_over_all_attempts(store: Store) -> None:
     second.report({"epoch": 2, "top1": 21.0})
     second.report({"epoch": 3, "top1": math.nan})
     second.report({"epoch": 4, "loss": 3.0})
-    (log,) = load_logs(store, "train/key")
+    (log,) = load_logs(store, SEARCH)
     assert [(point.epoch, point.value, point.elapsed_s) for point in log.curve] == [
         (1, 10.0, 10.0),
         (2, 21.0, 35.0),
@@ -121,7 +123,7 @@ def test_later_reports_of_workers_do_not_undo_a_stop(store: Store) -> None:
     logbook.report({"epoch": 1, "top1": 70.0})
     assert load_log(store, TRAINING).state is TrialState.STOPPED
     logbook.finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
-    (log,) = load_logs(store, "train/key")
+    (log,) = load_logs(store, SEARCH)
     assert log.state == TrialState.STOPPED
     assert log.value is None
     assert log.last_value == 70.0
@@ -135,17 +137,17 @@ def test_pipeline_that_ends_without_the_metric_is_an_error(store: Store) -> None
 
 
 def test_damaged_or_missing_trial_log_is_an_error(store: Store) -> None:
-    store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
-    assert len(load_logs(store, "train/key")) == 1
+    store.write(f"{TRAINING.folder}/checkpoints/00000001/trial.json", b"of the pipeline")
+    assert len(load_logs(store, SEARCH)) == 1
     third = TrialLog(number=3, params={}, drawn_after_s=0)
-    save_log(store, trial_training("train/key", 3), third)
+    save_log(store, trial_training(SEARCH, 3), third)
     with pytest.raises(
         IntegrityError,
         match=r"trials/00002/trial\.json is missing; restore it, or .* --force STAGE",
     ):
-        load_logs(store, "train/key")
-    store.write(f"{TRAINING}/trial.json", b"{")
+        load_logs(store, SEARCH)
+    store.write(f"{TRAINING.folder}/trial.json", b"{")
     with pytest.raises(
         IntegrityError, match=r"train/key/trials/00001/trial\.json is not the log of a trial"
     ):
-        load_logs(store, "train/key")
+        load_logs(store, SEARCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_second_folder_waits_for_the_first(tmp_path: Path) -> None:
         uploads.hand_over(_folder(tmp_path, "two"))
         assert ("one", None) in target.committed
     assert [name for name, _ in target.committed] == ["one", "two"]
+
+
+def test_failed_upload_shows_before_the_next_call(tmp_path: Path) -> None:
+    target = Target(StoreError("S3 is out of reach"))
+    uploads = Uploads(target.commit)
+    assert not uploads.has_failed
+    uploads.hand_over(_folder(tmp_path, "one"))
+    assert not uploads.has_failed
+    target.released.set()
+    while not uploads.has_failed:
+        time.sleep(0.01)
+    with pytest.raises(StoreError):
+        uploads.finish()
+    assert not uploads.has_failed
 
 
 def test_upload_error_is_raised_by_the_next_call(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import WorkerRank, run_pipeline
-from orchestrator.errors import MachineError
+from orchestrator.errors import MachineError, StageError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
@@ -25,6 +25,7 @@ from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.checkpoints import commit_checkpoint
 from orchestrator.store.publish import load_manifest
+from orchestrator.store.training import Training
 from tests.orchestrator.counting import KINDS
 
 JOB = {
@@ -67,7 +68,7 @@ def attempt(tmp_path: Path) -> Attempt:
     store = open_store(job.store)
     plan = plan_job(job, store)
     open_journal(store, plan, run_id="now")
-    return make_attempt(plan, plan.stages[0], store, {"run_id": "now"})
+    return make_attempt(plan, plan.stages[0], store, Training("train/key", 1), {"run_id": "now"})
 
 
 def _run(attempt: Attempt) -> list[StageEvent]:
@@ -96,12 +97,12 @@ def test_remark_on_a_damaged_checkpoint_names_the_resumed_one(
 ) -> None:
     store = open_store(attempt.store_uri)
     _commit(attempt, tmp_path / "state", 1, 2)
-    store.write(f"{attempt.training}/checkpoints/00000002/state.json", b"3")
+    store.write(f"{attempt.training.folder}/checkpoints/00000002/state.json", b"3")
     events = _run(attempt)
     assert _worked(tmp_path) == ["gain 1 epoch 2", "gain 1 epoch 3"]
     (remark,) = [event for event in events if event.is_remark]
     assert remark.event.text.startswith(
-        f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/"
+        f"checkpoint 2 is damaged: store {store.uri}: {attempt.training.folder}/checkpoints/"
     )
     assert "; resuming from checkpoint 1, so the training after it is repeated" in remark.event.text
 
@@ -118,6 +119,14 @@ def test_machine_without_the_drivers_store_trains_nothing(attempt: Attempt, tmp_
     with pytest.raises(MachineError, match="is not the store of the driver"):
         _run(attempt)
     assert _worked(tmp_path) == []
+
+
+def test_bug_of_a_pipeline_is_reported_with_its_traceback(attempt: Attempt) -> None:
+    params: Any = attempt.params
+    broken = replace(attempt, params=params.model_copy(update={"fails": "bug"}))
+    with pytest.raises(StageError, match=r"^ZeroDivisionError: a bug\nTraceback \(most") as caught:
+        _run(broken)
+    assert 'counting.py", line ' in str(caught.value)
 
 
 def test_publishing_works_without_hard_links(

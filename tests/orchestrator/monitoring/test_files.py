@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_generated_file_is_current(name: str, text: str) -> None:
     assert (DEPLOY / name).read_text() == text, "run `make docs`"
+
+
+def test_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    command = [sys.executable, "-m", "orchestrator.monitoring", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = tmp_path / "file" / DASHBOARD_FILE
+    assert done.returncode == 3
+    assert done.stderr == f"error: {path}: cannot be written: Not a directory\n"
 
 
 def test_prometheus_accepts_the_alerts() -> None:

@@ -163,6 +163,12 @@ def test_requests_to_a_silent_server_end_within_minutes() -> None:
         )
 
 
+def _accepts(method: str, path: str, headers: Mapping[str, str]) -> Answer:
+    """Accept an upload and return its checksum, as S3 does."""
+    name = "x-amz-checksum-sha256"
+    return Answer(200, headers={name: headers[name]} if name in headers else {})
+
+
 def test_upload_waits_longer_than_a_small_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -170,7 +176,7 @@ def test_upload_waits_longer_than_a_small_request(
     (tmp_path / "large").write_bytes(bytes(15 * 2**20))
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.5)
-    with front(lambda *_: Answer(200), pause_s=2) as server:
+    with front(_accepts, pause_s=2) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         store = open_store("s3://bucket/x")
         store.upload("large", tmp_path / "large")

@@ -328,3 +328,15 @@ def test_widths_of_a_segmenter_enter_the_key_by_effect() -> None:
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
     with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay and schedule: poly"):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)
+
+
+def test_start_that_searched_params_leave_undefined_is_refused(setting: Setting) -> None:
+    """A job file is checked before, but not with the values that a search finds."""
+    params = _params(setting.data, init="scratch", model=None)
+    context = make_context(Recorder(setting.root / "undefined"), params, setting.backbone)
+    with pytest.raises(
+        JobError,
+        match=r"^backbone: cannot be used with init: scratch, .*; remove one of them\n"
+        r"model: is missing: init: scratch needs it, such as cat_small$",
+    ):
+        make_backbone_init(context)

@@ -118,6 +118,14 @@ def test_invalid_or_open_config_is_refused(
         _digest(_write(tmp_path, **files))
 
 
+def test_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """Linux refuses to read the first page of a process's memory, also to root."""
+    (tmp_path / "own.py").symlink_to("/proc/self/mem")
+    fault = r"^config: /proc/\d+/mem: cannot be read: Input/output error$"
+    with pytest.raises(DataError, match=fault):
+        _digest(tmp_path / "own.py")
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [

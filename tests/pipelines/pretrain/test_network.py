@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cat_model import CONFIGS, Cat, from_reference
 from cat_model.weights.load import load_classifier, save_classifier
 from orchestrator.errors import CheckpointError
 from pipelines.pretrain.evaluate import run as evaluate
-from pipelines.pretrain.network import load_checked_classifier, make_config, start_weights
+from pipelines.pretrain.network import (
+    HEAD,
+    load_checked_classifier,
+    make_config,
+    start_weights,
+)
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
@@ -106,6 +112,31 @@ def test_different_network_is_refused_with_its_settings(saved: Path) -> None:
         match=r"^weights: .*: embed_dim 8 instead of 16; correct `model` or `weights`",
     ):
         start_weights(_fresh(params), saved, params, CLASSES)
+
+
+def test_head_with_fewer_rows_than_named_classes_is_refused(saved: Path) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    cut = {name: tensors[name][:2].clone() for name in HEAD}
+    save_file(tensors | cut, saved / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        start_weights(_fresh(_params()), saved, _params(), CLASSES)
+    assert str(caught.value) == (
+        f"weights: {saved}/model.safetensors and the job's model differ in 2 tensors:\n"
+        "  shape: head.fc.bias is (2,), the model needs (3,)\n"
+        "  shape: head.fc.weight is (2, 64), the model needs (3, 64); correct `model` or `weights`"
+    )
+
+
+def test_backbone_in_place_of_a_classifier_is_refused(tmp_path: Path) -> None:
+    vector = load_vector("backbone_tiny_192x320")
+    torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
+    params = _params(model="cat_tiny")
+    with pytest.raises(
+        CheckpointError,
+        match=r"^weights: is a backbone without the norm and the head of a classifier; give a "
+        r"classifier$",
+    ):
+        start_weights(_fresh(params), tmp_path, params, CLASSES)
 
 
 @pytest.mark.parametrize("name", sorted(MESSAGES.keys() - {"folder"}))

@@ -59,6 +59,12 @@ def test_missing_folder_is_named_in_the_error(root: Path, gone: str) -> None:
         KIND.fingerprint(_params(root))
 
 
+def test_folder_that_vanished_after_the_plan_is_named(root: Path) -> None:
+    shutil.rmtree(root / "images" / "validation")
+    with pytest.raises(DataError, match=rf"^{root}/images/validation: the data folder is missing$"):
+        read_pairs(root, "validation")
+
+
 def test_num_classes_must_agree_with_the_names(root: Path) -> None:
     KIND.fingerprint(_params(root, num_classes=3))
     with pytest.raises(DataError, match=r"classes\.json: has 3 classes, but num_classes is 150"):
@@ -281,6 +287,10 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
             r"num_classes\s+is 2, but `classes` has 1; leave one out",
         ),
         ({"ratio_range": [2.0, 0.5]}, r"ratio_range\s+must be \[low, high\]"),
+        (
+            {"method": None, "config": "own.py", "head_channels": 8},
+            r"head_channels\s+the model of `config` has its own; leave it out",
+        ),
     ],
 )
 def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str) -> None:

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from orchestrator.errors import DataError
 from pipelines.details.confusion import Confusion
-from pipelines.segmentation.scores import class_rows, scores_of
+from pipelines.segmentation.measure import percentages
+from pipelines.segmentation.scores import PREFIX, class_rows, scores_of
 
 
 def test_means_leave_out_classes_that_do_not_occur() -> None:
@@ -30,3 +32,12 @@ def test_missing_value_is_null_in_the_table() -> None:
 
 def test_scores_are_nan_without_a_labeled_pixel() -> None:
     assert all(math.isnan(value) for value in scores_of(np.zeros((2, 2), np.int64)).values())
+
+
+def test_scores_without_a_labeled_pixel_are_an_error() -> None:
+    scores = {f"{PREFIX}/{name}": value for name, value in scores_of(np.zeros((2, 2), int)).items()}
+    with pytest.raises(
+        DataError,
+        match=r"^miou cannot be measured: the validation label maps have no labeled pixel$",
+    ):
+        percentages(scores)

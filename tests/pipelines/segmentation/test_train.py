@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from orchestrator.contract import StageContext, StageResult
-from orchestrator.errors import DataError
+from orchestrator.errors import CheckpointError, DataError, StageError
 from pipelines.openmmlab.library import load_library
 from pipelines.segmentation.kind import KIND
 from pipelines.segmentation.params import SegmentationParams
@@ -141,6 +141,28 @@ def test_finished_run_returns_its_result_without_training(setting: Setting) -> N
     )
     assert finished.metrics == setting.result.metrics
     assert recorder.metrics == []
+
+
+def test_state_of_another_optimizer_is_refused(setting: Setting) -> None:
+    checkpoint = setting.straight.saved[0]
+    with pytest.raises(
+        CheckpointError,
+        match=r"the optimizer's state does not fit this stage: .* parameter groups; run again with "
+        "--force STAGE to train from the start$",
+    ):
+        run(setting.context("other_groups", resume_dir=checkpoint, layer_decay=0.7))
+
+
+def test_update_that_breaks_the_weights_writes_no_checkpoint(setting: Setting) -> None:
+    """The loss of the first iteration, before the update, is finite."""
+    recorder = Recorder(setting.root / "diverged")
+    with pytest.raises(
+        StageError,
+        match=r"^the gradient and the weights are NaN or infinite at iteration 1: training "
+        r"diverged; lower `lr`, set `clip_grad`, or use `precision: fp32`$",
+    ):
+        run(setting.context("diverged", recorder, lr=1e38, warmup_iters=0, checkpoint_every=1))
+    assert recorder.saved == []
 
 
 def test_cosine_with_clipped_gradients_trains(setting: Setting) -> None:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.artifact import Manifest, Metric
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.report import report
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import IntegrityError, StoreError
 from orchestrator.plan import Digests, PriorRuns, make_plan
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.spec import load_job
@@ -94,6 +94,12 @@ def test_without_plots_nothing_is_fetched(folder: Path) -> None:
 def test_details_lost_from_the_store_are_an_error(folder: Path) -> None:
     (folder / "store" / blob_name(sha256_of(folder / "output/per_class.csv"))).unlink()
     with pytest.raises(
-        IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"
+        IntegrityError, match=r"is missing \(per_class\.csv\), of manifests/.*--repair"
     ):
+        _report("--plots", "plots")
+
+
+def test_details_that_cannot_be_written_are_blamed_on_the_option(folder: Path) -> None:
+    (folder / "plots").write_text("a file")
+    with pytest.raises(StoreError, match=r"^--plots plots: cannot be written: Not a directory$"):
         _report("--plots", "plots")

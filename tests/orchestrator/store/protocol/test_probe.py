@@ -15,9 +15,10 @@ from typing import NoReturn
 import pytest
 
 from orchestrator.errors import StoreError, StoreRefusedError
-from orchestrator.store import Store, folder, open_store
+from orchestrator.store import Store, folder, open_store, s3
+from orchestrator.store.protocol import Limits
 from tests.conftest import make_bucket
-from tests.s3_server import IGNORING, REFUSING
+from tests.s3_server import CONFLICTING, IGNORING, OCCUPIED, REFUSING
 
 NAME = "manifests/k.json"
 
@@ -41,7 +42,7 @@ def linkless(
 def test_probing_a_good_store_leaves_no_files(store_uri: str) -> None:
     store = open_store(store_uri)
     store.write(NAME, b"{}")
-    assert store.probe() == ()
+    assert store.probe() == Limits()
     store.check_access()
     assert store.names("manifests") == [NAME]
     if not store_uri.startswith("s3://"):
@@ -51,7 +52,7 @@ def test_probing_a_good_store_leaves_no_files(store_uri: str) -> None:
 
 
 def test_create_needs_no_hard_links(linkless: Store) -> None:
-    assert linkless.probe() == ()
+    assert linkless.probe() == Limits()
     assert linkless.create(NAME, b"first")
     assert not linkless.create(NAME, b"second")
     assert linkless.read(NAME) == b"first"
@@ -144,7 +145,7 @@ def test_little_disk_space_is_a_warning_too_little_an_error(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     store = open_store(str(tmp_path))
     if text is not None:
-        (warning,) = store.probe()
+        (warning,) = store.probe().warnings
         assert text in warning
     else:
         with pytest.raises(StoreError, match=r"8 MiB are free on its disk; free some space"):
@@ -154,7 +155,9 @@ def test_little_disk_space_is_a_warning_too_little_an_error(
 @pytest.mark.parametrize("kind", [IGNORING, REFUSING])
 def test_server_without_conditional_puts_is_a_warning(s3_endpoint: str, kind: str) -> None:
     store = open_store(f"s3://{make_bucket(kind)}/runs")
-    (warning,) = store.probe()
+    limits = store.probe()
+    (warning,) = limits.warnings
+    assert limits.is_for_one_run
     assert "does not support conditional puts" in warning
     assert "only one run at a time" in warning
     assert store.create(NAME, b"first")
@@ -162,6 +165,28 @@ def test_server_without_conditional_puts_is_a_warning(s3_endpoint: str, kind: st
     if kind == REFUSING:  # there the client notices it and checks by reading
         assert not store.create(NAME, b"second")
         assert store.read(NAME) == b"first"
+
+
+def test_put_that_always_conflicts_is_given_up(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "CONFLICT_WAIT_S", 0)
+    uri = f"s3://{make_bucket(CONFLICTING)}/runs"
+    with pytest.raises(
+        StoreError,
+        match=rf"^store {uri}: cannot write {NAME}: another process kept writing it; run again$",
+    ):
+        open_store(uri).create(NAME, b"first")
+
+
+def test_server_that_confuses_new_and_existing_objects_is_refused(s3_endpoint: str) -> None:
+    uri = f"s3://{make_bucket(OCCUPIED)}/runs"
+    with pytest.raises(
+        StoreRefusedError,
+        match=rf"^store {uri}: the server reports that a new object already exists; choose another "
+        "store with --store$",
+    ):
+        open_store(uri).probe()
 
 
 def test_missing_bucket_is_refused(s3_endpoint: str) -> None:
@@ -180,7 +205,7 @@ def test_credentials_that_expire_soon_are_refused(
 ) -> None:
     store = open_store(f"s3://{bucket}")
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=3))
-    (warning,) = store.probe()
+    (warning,) = store.probe().warnings
     assert "more than 179 minutes fails" in warning or "more than 180 minutes fails" in warning
     store.check_access()
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=0.1))

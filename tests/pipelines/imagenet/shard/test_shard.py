@@ -257,6 +257,17 @@ def test_shard_truncated_while_read_is_reported(local: Path) -> None:
         source.read(8)
 
 
+def test_folder_in_place_of_a_shard_is_reported(local: Path) -> None:
+    source = open_images(str(local)).source("train", ("even", "odd"))
+    (local / "train-000002.tar").unlink()
+    (local / "train-000002.tar").mkdir()
+    with pytest.raises(
+        DataError,
+        match=r"train-000002\.tar: the shard cannot be read: Is a directory; copy it there again$",
+    ):
+        source.read(8)
+
+
 def test_missing_bucket_is_reported(bucket: str) -> None:
     with pytest.raises(
         DataError,

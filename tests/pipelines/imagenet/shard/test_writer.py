@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,35 @@ def test_indexing_shards_gives_the_writers_index(
     assert main(["--index", place]) == 0
     assert capsys.readouterr().out.endswith(f"{place}/index.json: 98 images in 25 shards\n")
     assert fingerprint(place, num_classes=2) == before
+
+
+def test_shard_that_cannot_be_indexed_is_named(
+    local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (local / "train-000002.tar").unlink()
+    (local / "train-000002.tar").mkdir()
+    assert main(["--index", str(local)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {local}/train-000002.tar: the shard cannot be read: Is a directory; "
+        "copy it again\n"
+    )
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """This process cannot write files larger than 5000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_shard_that_cannot_be_written_is_named(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tree), str(tmp_path / "shards")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/shards/train-000000.tar: cannot be written: File too large\n"
+    )
+    assert not (tmp_path / "shards/index.json").exists()

@@ -1,0 +1,121 @@
+"""Two runs of one job on one store: each stage is paid for once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHORT_LEASE = {"ORCHESTRATOR_LEASE_S": "3"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    return tmp_path
+
+
+def _write_job(folder: Path, **fields: object) -> None:
+    stages = {
+        "first": {"kind": "count", "data": "data", **fields},
+        "second": {"kind": "count", "data": "data", "source": "first.count", "epochs": 1},
+    }
+    job = {"name": "single", "store": "./store", "stages": stages}
+    (folder / "job.yaml").write_text(json.dumps(job))
+
+
+def _start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *words]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _worked(folder: Path) -> Counter[str]:
+    log = folder / "data" / "worked.log"
+    return Counter(log.read_text().splitlines()) if log.exists() else Counter()
+
+
+def _await_epoch(folder: Path, number: int, driver: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + 600
+    while f"gain 1 epoch {number}" not in _worked(folder):
+        assert driver.poll() is None, driver.communicate()[1][-5000:]
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def _records(folder: Path) -> list[Any]:
+    """The records of the runs, oldest first."""
+    records = [json.loads(path.read_text()) for path in folder.glob("store/runs/*/run.json")]
+    return sorted(records, key=lambda record: float(record["began_at_s"]))
+
+
+def _end(driver: subprocess.Popen[str]) -> str:
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, errors[-5000:]
+    return errors
+
+
+def test_the_second_of_two_runs_waits_and_reuses(folder: Path, cluster_address: str) -> None:
+    _write_job(folder, epochs=8, epoch_s=2)
+    first = _start(folder, **SHORT_LEASE)
+    _await_epoch(folder, 1, first)
+    errors = _end(_start(folder, **SHORT_LEASE))
+    _end(first)
+    assert "first: waiting: running elsewhere (run " in errors
+    assert set(_worked(folder).values()) == {1, 2}  # the second stage works on epoch 1, too
+    assert _worked(folder).total() == 9
+    states = [
+        {name: row["state"] for name, row in record["stages"].items()}
+        for record in _records(folder)
+    ]
+    assert states[1]["first"] == "reused"
+    assert {state["second"] for state in states} <= {"done", "reused"}
+
+
+def test_no_wait_ends_with_3_and_names_the_other_run(folder: Path, cluster_address: str) -> None:
+    _write_job(folder, epochs=30, epoch_s=2)
+    first = _start(folder)
+    _await_epoch(folder, 1, first)
+    second = _start(folder, "--no-wait")
+    _, errors = second.communicate(timeout=600)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=600)
+    assert second.returncode == 3, errors[-5000:]
+    run_id = _records(folder)[0]["run_id"]
+    assert f"stages.first: running elsewhere (run {run_id} on host " in errors
+    assert "run again later, or without --no-wait to wait for it" in errors
+
+
+def test_a_driver_that_sleeps_for_three_leases_loses_its_stage(
+    folder: Path, cluster_address: str
+) -> None:
+    _write_job(folder, epochs=30, epoch_s=1)
+    first = _start(folder, **SHORT_LEASE)
+    _await_epoch(folder, 2, first)
+    first.send_signal(signal.SIGSTOP)
+    second = _start(folder, **SHORT_LEASE)
+    _await_epoch(folder, 30, second)
+    _end(second)
+    first.send_signal(signal.SIGCONT)
+    errors = _end(first)
+    assert "first: reused: run " in errors or "first: waiting: " in errors
+    # An epoch may be under way at the takeover, one may begin while its checkpoint is refused, and
+    # one checkpoint may have been between its check and its seal.
+    repeated = [text for text, number in _worked(folder).items() if number > 1]
+    assert len(repeated) <= 4, repeated
+    assert {record["stages"]["first"]["state"] for record in _records(folder)} == {"done", "reused"}
