@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from orchestrator.cli.artifacts import add_artifacts
-from orchestrator.cli.options import add_job_options
+from orchestrator.cli.options import add_job_options, output_path
 from orchestrator.errors import escaped
-from orchestrator.spec.locations import refuse_unexpanded
 
 DASHBOARD_PORT = 8500
 MAX_PORT = 65535
@@ -54,7 +53,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
         report.error(
-            "several jobs: only --format terminal and json compare them; leave out --plots"
+            "several jobs: only --format terminal and json compare them; leave out --plots and "
+            "--verify"
         )
     return arguments
 
@@ -82,7 +82,8 @@ def _fault_of_logs(arguments: argparse.Namespace) -> str | None:
 
 
 def _suits_comparison(arguments: argparse.Namespace) -> bool:
-    return arguments.format in (None, "terminal", "json") and arguments.plots is None
+    is_shown = arguments.format in (None, "terminal", "json")
+    return is_shown and arguments.plots is None and not arguments.verify
 
 
 def _add_verb(
@@ -199,7 +200,7 @@ def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verb.add_argument(
         "--token-file",
         metavar="FILE",
-        type=_path,
+        type=output_path,
         help="a file with the token that a browser must send",
     )
 
@@ -221,13 +222,18 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         help="default: terminal, or json with --json",
     )
     verb.add_argument(
-        "--output", metavar="FILE", type=_path, help="write to FILE instead of stdout"
+        "--output", metavar="FILE", type=output_path, help="write to FILE instead of stdout"
     )
     verb.add_argument(
         "--plots",
         metavar="FOLDER",
-        type=_path,
+        type=output_path,
         help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
+    )
+    verb.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all bytes that the numbers come from; exit with 3 if some have changed",
     )
 
 
@@ -260,12 +266,3 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verb.add_argument(
         "--follow", action="store_true", help="tensorboard: write new points until the run ends"
     )
-
-
-def _path(text: str) -> Path:
-    """Parse the path of an output. A shell does not expand the ~ in `--output=~/report.md`."""
-    try:
-        refuse_unexpanded(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)

@@ -18,9 +18,9 @@ from orchestrator.store import open_store
 from pipelines import KINDS
 
 
-def show_comparison(arguments: Namespace, stream: IO[str]) -> None:
-    """Compare the last runs of the jobs with the first one's. Raises JobError if no stage is in
-    two of them."""
+def show_comparison(arguments: Namespace, stream: IO[str]) -> int:
+    """Compare the last runs of the jobs with the first one's. Returns the exit code. Raises
+    JobError if no stage is in two of them."""
     paths = [arguments.job, *arguments.others]
     jobs = [load(Namespace(**{**vars(arguments), "job": path})) for path in paths]
     results = [load_results(job, open_store(job.store), kinds=KINDS) for job in jobs]
@@ -37,6 +37,7 @@ def show_comparison(arguments: Namespace, stream: IO[str]) -> None:
         print_json(stream, {"schema": 1, **asdict(found)})
     else:
         _print(found, stream)
+    return 0
 
 
 def _print(found: Comparison, stream: IO[str]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
+
+from orchestrator.spec.locations import refuse_unexpanded
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -29,3 +32,12 @@ def add_job_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
     )
+
+
+def output_path(text: str) -> Path:
+    """Parse the path of an output. A shell does not expand the ~ in `--output=~/report.md`."""
+    try:
+        refuse_unexpanded(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return Path(text)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.artifact import Manifest
+from orchestrator.cli.artifacts.verify import Subject, Tally, lines_of, verified
 from orchestrator.cli.compare import show_comparison
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.contract import DETAILS
-from orchestrator.errors import StoreError
+from orchestrator.errors import IntegrityError, StoreError
 from orchestrator.history import Histories
 from orchestrator.report import (
     Audits,
@@ -58,20 +59,39 @@ from pipelines import KINDS
 def report(arguments: Namespace, stdout: IO[str]) -> int:
     show = show_comparison if arguments.others else _show_job
     if arguments.output is None:
-        show(arguments, stdout)
-        return 0
+        return show(arguments, stdout)
     text = io.StringIO(newline="")
-    show(arguments, text)
+    exit_code = show(arguments, text)
     try:
         arguments.output.write_text(text.getvalue(), encoding="utf-8", newline="")
     except OSError as err:
         raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
-    return 0
+    return exit_code
 
 
-def _show_job(arguments: Namespace, stream: IO[str]) -> None:
+def _show_job(arguments: Namespace, stream: IO[str]) -> int:
     job = load(arguments)
-    show_results(arguments, job, open_store(job.store), stream)
+    store = open_store(job.store)
+    cells = show_results(arguments, job, store, stream)
+    return _verify_cells(arguments, cells, store, stream) if arguments.verify else 0
+
+
+def _verify_cells(
+    arguments: Namespace, cells: Sequence[Cell], store: Store, stream: IO[str]
+) -> int:
+    """Check all bytes that the cells come from. The result is below the table in a terminal, and on
+    stderr for other formats. Returns the exit code."""
+    is_terminal = not arguments.json and arguments.format in (None, "terminal")
+    stages = {cell.key: cell.stage for cell in cells if cell.key is not None}
+    subject = Subject(store, stages.keys, stages, arguments.job)
+    tally = Tally(is_deep=True)
+    out = stream if is_terminal else sys.stderr
+    for checked, found in verified(subject, is_deep=True):
+        tally.add(checked, found)
+        for line in lines_of(checked, found, subject) if found else ():
+            print(line, file=out)
+    print(f"Verified: {tally.summary()}", file=out)
+    return IntegrityError.exit_code if tally.num_left else 0
 
 
 def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:

@@ -12,6 +12,20 @@ def change_text(value: float | None) -> str:
     return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
+def count_text(number: int, noun: str) -> str:
+    """Return `1 file`, `2 files` and similar."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(num_bytes: float) -> str:
+    """Return a size with three significant digits in decimal units: `3 B`, `65.5 MB`, `1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:  # noqa: PLR2004  what rounds to 1000 needs the next unit
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
 def duration(seconds: float) -> str:
     """Return at most the two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
     minutes, hours, days = (int(seconds // unit_s) for unit_s in (60, 3600, 86400))

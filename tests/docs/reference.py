@@ -15,6 +15,7 @@ from unittest.mock import patch
 from orchestrator.artifact import unit_of
 from orchestrator.cli import VERBS
 from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.artifacts import VERBS as ARTIFACT_VERBS
 from orchestrator.contract import Kind, Role
 from orchestrator.errors import OrchestratorError
 from orchestrator.monitoring.alerts import ALERTS
@@ -106,7 +107,9 @@ def alerts() -> str:
 
 def options() -> str:
     """The help text of each verb, as the command prints it in a terminal of 80 columns."""
-    return "\n".join(f"### {verb}\n\n```text\n{_help(verb)}```\n" for verb in VERBS)
+    below = {"artifacts": [f"artifacts {verb}" for verb in ARTIFACT_VERBS]}
+    names = (name for verb in VERBS for name in (verb, *below.get(verb, ())))
+    return "\n".join(f"### {name}\n\n```text\n{_help(name)}```\n" for name in names)
 
 
 def exit_codes() -> str:
@@ -215,7 +218,7 @@ def _help(verb: str) -> str:
     output = io.StringIO()
     columns = patch.dict("os.environ", COLUMNS="80")
     with columns, redirect_stdout(output), suppress(SystemExit):
-        parse_arguments([verb, "--help"])
+        parse_arguments([*verb.split(), "--help"])
     return re.sub(r"^usage: \S+ ", "usage: orchestrator ", output.getvalue())
 
 

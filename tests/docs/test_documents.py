@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.cli import VERBS
 from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.artifacts import VERBS as ARTIFACT_VERBS
 from orchestrator.contract import Kind
 from orchestrator.errors import OrchestratorError
 from orchestrator.spec import EvaluateParams, load_job
@@ -30,10 +31,10 @@ def section(page: str, title: str) -> str:
     return page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(f"artifacts {verb}" for verb in ARTIFACT_VERBS)])
 def test_every_verb_and_option_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments([verb, "--help"])
+        parse_arguments([*verb.split(), "--help"])
     usage = capsys.readouterr().out
     options = set(re.findall(r"--[a-z]+", usage)) - {"--help"}
     target = " TARGET" if verb == "export" else ""

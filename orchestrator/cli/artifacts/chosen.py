@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from orchestrator.cli.job import load, store_at
 from orchestrator.cli.options import Parsers, add_job_options
 from orchestrator.errors import Fault, JobError, SpecError
 from orchestrator.runs.last_run import load_last_run
-from orchestrator.spec.faults import suggestion
+from orchestrator.spec.faults import shown, suggestion
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import load_manifest
 
 KEY_LENGTH = 64
 SHORT_KEY = 8
+_DIGITS = re.compile(r"[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,20 @@ class Chosen:
     keys: Mapping[str, str]
     """The Keys by stage: those of the job's last run, or the one of `--key`."""
 
-    def manifest(self, stage: str) -> Manifest:
-        """Return the manifest of a stage. Raises JobError if the stage is unknown or not
-        finished."""
+    def key(self, stage: str) -> str:
+        """Return the Key of a stage. Raises JobError if the stage is unknown."""
         if stage not in self.keys:
             known = suggestion(stage, self.keys)
             raise JobError(f"{self.job or self.store.uri}: unknown stage {stage!r}{known}")
-        manifest = load_manifest(self.store, self.keys[stage])
+        return self.keys[stage]
+
+    def manifest(self, stage: str) -> Manifest:
+        """Return the manifest of a stage. Raises JobError if the stage is unknown or not
+        finished."""
+        key = self.key(stage)
+        manifest = load_manifest(self.store, key)
         if manifest is None:
-            what = f"{stage} ({self.keys[stage][:SHORT_KEY]}) is not finished"
+            what = f"{stage} ({key[:SHORT_KEY]}) is not finished"
             raise JobError(f"store {self.store.uri}: {what}; `orchestrator run` finishes it")
         return manifest
 
@@ -62,6 +69,24 @@ def add_verb(
     )
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
+
+
+def add_stage_verb(
+    parsers: Parsers, name: str, text: str, *, has_key: bool
+) -> argparse.ArgumentParser:
+    """Add a verb with JOB and STAGE, or with `--key` instead of both."""
+    verb = add_verb(parsers, name, text, has_key=has_key)
+    if has_key:
+        verb.set_defaults(stage=None)
+    else:
+        verb.add_argument("stage", metavar="STAGE", help="a stage of the job")
+    return verb
+
+
+def only_stage(arguments: Namespace, chosen: Chosen) -> str:
+    """Return STAGE, or the stage of `--key`."""
+    stage: str = arguments.stage or next(iter(chosen.keys))
+    return stage
 
 
 def choose(arguments: Namespace) -> Chosen:
@@ -88,6 +113,8 @@ def chosen_store(arguments: Namespace, needed_by: str) -> Store:
 
 
 def _one_key(store: Store, start: str) -> Chosen:
+    if not _DIGITS.fullmatch(start):
+        raise _fault("--key", f"must be hexadecimal digits, not {shown(start)}")
     keys = [start] if len(start) == KEY_LENGTH else _keys_from(store, start)
     if len(keys) > 1:
         raise _fault("--key", f"{start} begins {len(keys)} Keys; give more digits")

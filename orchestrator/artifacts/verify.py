@@ -1,0 +1,227 @@
+"""Checks the chain of digests: a Key to its manifest, a manifest to its inputs and its blobs, and,
+if asked, a blob to its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from orchestrator.artifact import File, Manifest, digest_of
+from orchestrator.artifacts.lineage import input_keys
+from orchestrator.errors import IntegrityError
+from orchestrator.store.protocol import Store
+from orchestrator.store.publish import blob_name, load_manifest, manifest_name, sha256_of
+
+BATCH = 20_000
+"""Files that are checked with one listing of the blobs. Bounds memory to some 30 MB."""
+
+
+class Damage(StrEnum):
+    """What is wrong with a name in the store."""
+
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    """A manifest that does not agree with its own digest or with its Key."""
+    WRONG_SIZE = "wrong size"
+    WRONG_BYTES = "wrong bytes"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A broken link of the chain."""
+
+    damage: Damage
+    name: str
+    """The blob or the manifest, as the store names it."""
+    key: str
+    """The Key of the manifest that is or names it."""
+    stage: str | None
+    """None if the manifest cannot be read."""
+    text: str
+    """What was found, and what was expected."""
+    file: File | None = None
+    """The published file; None for a manifest."""
+    output: str | None = None
+    job: str | None = None
+    """The job that published it, as the manifest says."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        fields = asdict(self)
+        return {**fields, "damage": str(self.damage), "file": self.file and self.file.path}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A stage whose manifest and blobs were looked at."""
+
+    key: str
+    stage: str | None
+    """None if there is no manifest, or if it is damaged."""
+    num_files: int
+    size: int
+    """In bytes, as published."""
+    faults: tuple[Fault, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.stage is not None or bool(self.faults)
+
+
+class Finding(NamedTuple):
+    """What is wrong with a blob, and in words what was found."""
+
+    damage: Damage
+    text: str
+
+
+class _Held(NamedTuple):
+    """A published file and where it belongs."""
+
+    output: str
+    file: File
+
+
+def verify(store: Store, keys: Iterable[str], *, is_deep: bool) -> Iterator[Checked]:
+    """Check the manifests of `keys` and of their inputs, back to the first stage.
+
+    `is_deep` reads all bytes. Otherwise blobs are checked by name and size. Takes memory for the
+    Keys, for a batch of files, and disk for one blob.
+    """
+    batch: list[tuple[str, Manifest | Fault | None]] = []
+    num_files = 0
+    for key, found in _load_chain(store, keys):
+        batch.append((key, found))
+        num_files += 1 + _num_files(found)
+        if num_files >= BATCH:
+            yield from _check_blobs(store, batch, is_deep=is_deep)
+            batch, num_files = [], 0
+    yield from _check_blobs(store, batch, is_deep=is_deep)
+
+
+def broken_manifests(store: Store, keys: Iterable[str]) -> Iterator[Fault]:
+    """Yield the manifests of `keys` and of their inputs that are damaged, or missing but needed."""
+    for _, found in _load_chain(store, keys):
+        if isinstance(found, Fault):
+            yield found
+
+
+def check_blob(store: Store, file: File) -> Finding | None:
+    """Read a blob and compare it with its digest. Returns None if it is intact."""
+    with TemporaryDirectory(prefix="orchestrator-verify-") as folder:
+        path = Path(folder, "blob")
+        if not store.download(blob_name(file.sha256), path):
+            return Finding(Damage.MISSING, "does not exist")
+        size, digest = path.stat().st_size, sha256_of(path)
+    if size != file.size:
+        return _wrong_size(size, file)
+    if digest != file.sha256:
+        return Finding(Damage.WRONG_BYTES, f"its bytes have the sha256 {digest}")
+    return None
+
+
+def _load_chain(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Manifest | Fault | None]]:
+    """Yield the manifest of each Key, and of each Key among its inputs, once.
+
+    A stage of `keys` without a manifest is not finished, which is None. It is a fault if another
+    stage was made from it.
+    """
+    is_known: dict[str, bool] = {}
+    for key in keys:
+        cited_by: dict[str, Manifest | None] = {key: None}
+        while cited_by:
+            current, citing = cited_by.popitem()
+            if is_known.get(current, citing is None and current in is_known):
+                continue
+            found = _load(store, current, citing)
+            is_known[current] = found is not None
+            yield current, found
+            if isinstance(found, Manifest):
+                cited_by |= dict.fromkeys(input_keys(found), found)
+
+
+def _load(store: Store, key: str, citing: Manifest | None) -> Manifest | Fault | None:
+    name = manifest_name(key)
+    try:
+        manifest = load_manifest(store, key)
+    except IntegrityError as err:
+        text = str(err).removeprefix(f"store {store.uri}: {name}: ")
+        return Fault(Damage.DAMAGED, name, key, None, text)
+    if manifest is None:
+        if citing is None:
+            return None
+        text = f"does not exist, but {citing.stage} ({citing.key[:8]}) was made from it"
+        return Fault(Damage.MISSING, name, key, None, text)
+    if manifest.key != key:
+        text = f"is the manifest of another Key, {manifest.key}"
+    elif digest_of(dict(manifest.recipe)) != key:
+        text = "its recipe has another sha256 than its Key"
+    else:
+        return manifest
+    return Fault(Damage.DAMAGED, name, key, manifest.stage, text)
+
+
+def _check_blobs(
+    store: Store, batch: Sequence[tuple[str, Manifest | Fault | None]], *, is_deep: bool
+) -> Iterator[Checked]:
+    files = {held.file.sha256: held.file for _, found in batch for held in _held(found)}
+    known: dict[str, Finding | None] = dict(_wrong_sizes(store, files))
+    for key, manifest in batch:
+        if not isinstance(manifest, Manifest):
+            yield Checked(key, None, 0, 0, () if manifest is None else (manifest,))
+            continue
+        for held in _held(manifest) if is_deep else ():
+            if held.file.sha256 not in known:
+                known[held.file.sha256] = check_blob(store, held.file)
+        faults = [
+            _fault_of_blob(finding, held, manifest)
+            for held in _held(manifest)
+            if (finding := known.get(held.file.sha256)) is not None
+        ]
+        size = sum(held.file.size for held in _held(manifest))
+        yield Checked(key, manifest.stage, _num_files(manifest), size, tuple(faults))
+
+
+def _wrong_sizes(store: Store, files: Mapping[str, File]) -> Iterator[tuple[str, Finding]]:
+    """Yield the blobs that are missing or have a wrong size, by sha256. Lists only the folders that
+    `files` are in: a store may have many other blobs."""
+    missing = set(files)
+    folders = {str(PurePosixPath(blob_name(sha256)).parent) for sha256 in files}
+    for entry in (entry for folder in sorted(folders) for entry in store.entries(folder)):
+        sha256 = PurePosixPath(entry.name).name
+        if sha256 in missing:
+            missing.remove(sha256)
+            if entry.size != files[sha256].size:
+                yield sha256, _wrong_size(entry.size, files[sha256])
+    for sha256 in missing:
+        yield sha256, Finding(Damage.MISSING, "does not exist")
+
+
+def _wrong_size(size: int, file: File) -> Finding:
+    return Finding(Damage.WRONG_SIZE, f"has {size} bytes instead of {file.size}")
+
+
+def _fault_of_blob(finding: Finding, held: _Held, manifest: Manifest) -> Fault:
+    job = manifest.provenance.get("job")
+    return Fault(
+        *(finding.damage, blob_name(held.file.sha256), manifest.key, manifest.stage),
+        text=finding.text,
+        file=held.file,
+        output=held.output,
+        job=job if isinstance(job, str) else None,
+    )
+
+
+def _held(found: Manifest | Fault | None) -> Iterator[_Held]:
+    for output, artifact in found.artifacts.items() if isinstance(found, Manifest) else ():
+        for file in artifact.files:
+            yield _Held(output, file)
+
+
+def _num_files(found: Manifest | Fault | None) -> int:
+    return sum(1 for _ in _held(found))
