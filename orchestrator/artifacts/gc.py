@@ -46,20 +46,22 @@ def collect_garbage(
     store: Store,
     *,
     grace_s: float,
+    blob_grace_s: float,
     has_results: bool,
     is_dry: bool,
     say: Callable[[str], None] = lambda line: None,
     clock: Clock = clock_s,
     num_threads: int = THREADS,
 ) -> tuple[Removed, ...]:
-    """Delete what nothing needs and what is older than `grace_s`, by the clock of the store.
+    """Delete what nothing needs and what is older than `grace_s`, by the clock of the store. For
+    blobs and unfinished writes, which belong to no Key and so to no lease, it is `blob_grace_s`.
 
     `has_results`: also manifests that are neither in the last run of a job nor pinned, and what
     only they need. Returns what went of each kind. Raises StoreError, and IntegrityError for a
     damaged manifest or job, because nobody knows what it needs.
     """
     with open_inventory() as inventory:
-        sweep = Sweep(store, inventory, grace_s, clock(), clock, num_threads)
+        sweep = Sweep(store, inventory, grace_s, blob_grace_s, clock(), clock, num_threads)
         read_roots(store, inventory)
         read_resume_state(store, inventory)
         read_manifests(store, inventory)
@@ -72,10 +74,10 @@ def collect_garbage(
         inventory.choose(RUNS, least_age_s=grace_s)
         for blob in announced(store):
             inventory.add_root(blob)
-        read_blobs(store, inventory, least_age_s=grace_s)
-        inventory.choose(BLOBS, least_age_s=grace_s)
+        read_blobs(store, inventory, least_age_s=blob_grace_s)
+        inventory.choose(BLOBS, least_age_s=blob_grace_s)
         removed += [_remove(sweep, kind, is_dry, say) for kind in (RUNS, BLOBS)]
-    return (*removed, _remove_unfinished(store, grace_s, is_dry=is_dry))
+    return (*removed, _remove_unfinished(store, blob_grace_s, is_dry=is_dry))
 
 
 def _choose(store: Store, inventory: Inventory, kind: str, grace_s: float) -> None:

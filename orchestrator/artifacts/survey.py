@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.artifact import Artifact, Manifest
 from orchestrator.artifacts.inventory import Inventory
+from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.pins import pinned_keys
 from orchestrator.runs.last_run import load_last_run
-from orchestrator.store.protocol import Entry, Store
+from orchestrator.store.lease import find_owner
+from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, load_manifest, manifest_name, training_name
 
 RESULTS, RESUME_STATE, RUNS, BLOBS = "results", "resume state", "runs", "blobs"
@@ -73,8 +75,8 @@ def read_roots(store: Store, inventory: Inventory) -> None:
             inventory.add_root(f"runs/{last.run_id}")
             for stage in last.stages.values():
                 inventory.add_root(manifest_name(stage.key))
-    for entry in store.entries("pins"):
-        inventory.add_root(manifest_name(_key_of(entry.name)))
+    for key in pinned_keys(store):
+        inventory.add_root(manifest_name(key))
 
 
 def read_runs(store: Store, inventory: Inventory) -> None:
@@ -97,7 +99,7 @@ def references(manifest: Manifest) -> set[str]:
     return {
         *(blob_name(file.sha256) for file in files),
         *(f"runs/{run_id}" for run_id in runs_of_manifest(manifest)),
-        *(manifest_name(key) for key in input_keys(manifest.recipe.get("inputs"))),
+        *(manifest_name(key) for key in input_keys(manifest)),
     }
 
 
@@ -108,23 +110,14 @@ def runs_of_manifest(manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run for run in runs if isinstance(run, str) and run))
 
 
-def input_keys(inputs: JsonValue) -> Iterator[str]:
-    """Yield the Keys of the stages whose outputs a stage read."""
-    for read in inputs.values() if isinstance(inputs, dict) else ():
-        if isinstance(read, dict) and isinstance(read.get("key"), str):
-            yield str(read["key"])
-
-
 def is_leased(store: Store, key: str) -> bool:
     """Whether a run works on the stage with this Key."""
-    newest = max(store.entries(f"leases/{key}"), key=_token, default=None)
-    if newest is None:
+    owner = find_owner(store, key)
+    if owner is None:
         return False
-    try:
-        lease = json.loads(store.read(newest.name) or b"{}")
-        return bool(lease["state"] == "held" and newest.age_s <= lease["duration_s"])
-    except (ValueError, TypeError, KeyError):
-        return newest.age_s < DAMAGED_LEASE_S
+    if owner.lease is None:
+        return owner.age_s < DAMAGED_LEASE_S
+    return owner.lease.state == "held" and not owner.is_expired
 
 
 def key_of_part(kind: str, name: str) -> str | None:
@@ -136,11 +129,6 @@ def key_of_part(kind: str, name: str) -> str | None:
 
 def _key_of(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(".json")
-
-
-def _token(entry: Entry) -> int:
-    token = _key_of(entry.name)
-    return int(token) if token.isdecimal() else 0
 
 
 def _blobs_of_trial(content: bytes | None) -> list[str]:

@@ -52,6 +52,7 @@ class Sweep:
     store: Store
     inventory: Inventory
     grace_s: float
+    blob_grace_s: float
     surveyed_at_s: float
     clock: Clock = clock_s
     num_threads: int = THREADS
@@ -127,7 +128,7 @@ class Sweep:
             entry.name
             for folder in folders
             for entry in self.store.entries(folder)
-            if entry.name in names and entry.age_s >= self.grace_s
+            if entry.name in names and entry.age_s >= self.blob_grace_s
         }
         return old.__contains__
 

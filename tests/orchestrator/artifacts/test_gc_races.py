@@ -14,13 +14,13 @@ from orchestrator.artifact import Artifact, File, Manifest
 from orchestrator.artifacts.gc import collect_garbage
 from orchestrator.errors import StoreError
 from orchestrator.store import Store
+from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs
 from orchestrator.store.marks import (
     ANNOUNCED_S,
     ANNOUNCED_WORK_S,
     MARK_S,
     MARKED_WORK_S,
     await_unmarked,
-    refer_to_blobs,
 )
 from orchestrator.store.publish import blob_name, manifest_name
 from tests.orchestrator.artifacts.stepping import Command, Memory
@@ -30,7 +30,7 @@ LONGEST_STEP_S = min(MARK_S - MARKED_WORK_S, ANNOUNCED_S - ANNOUNCED_WORK_S)
 """A single request that takes longer, in a command that then continues, may do harm."""
 BLOBS = [b"one", b"two", b"three"]
 TURNS = {
-    "publish": ["read blobs", "list gc", "create manifests", "delete publishing", "end"],
+    "publish": ["list blobs", "list gc", "create manifests", "delete publishing", "end"],
     "gc": ["write gc", "list publishing", "list manifests", "delete manifests", "delete blobs", "end"],
     "pin": ["list gc", "read manifests", "end"],
 }
@@ -59,28 +59,22 @@ def _manifest(key: str, contents: list[bytes]) -> Manifest:
 def publish(command: Command, key: str, contents: list[bytes]) -> None:
     """Publish as a stage does: skip blobs that exist, then the manifest."""
     store = cast(Store, command)
-    blobs = {blob_name(_digest(content)): content for content in contents}
+    blobs = {_digest(content): content for content in contents}
 
-    def ensure() -> None:
-        for name, content in blobs.items():
-            if store.read(name) is None:
-                store.write(name, content)
+    def upload(file: File) -> None:
+        store.write(blob_name(file.sha256), blobs[file.sha256])
 
-    ensure()
-    refer_to_blobs(
-        store,
-        blobs,
-        ensure=ensure,
-        commit=lambda: store.create(manifest_name(key), _manifest(key, contents).to_json()),
-        clock=command.clock,
-        sleep=command.sleep,
-    )
+    manifest = _manifest(key, contents)
+    for file in missing_files(store, files_of(manifest)):
+        upload(file)
+    publish_with_blobs(store, manifest, upload, clock=command.clock, sleep=command.sleep)
 
 
 def collect(command: Command, *, has_results: bool) -> None:
     collect_garbage(
         cast(Store, command),
         grace_s=GRACE_S,
+        blob_grace_s=GRACE_S,
         has_results=has_results,
         is_dry=False,
         clock=command.clock,
@@ -180,6 +174,11 @@ class Races(RuleBasedStateMachine):
     def kill_and_begin_another(self, slot: int, what: str, data: st.DataObject) -> None:
         self.commands[slot].kill()
         self.commands[slot] = self._begin(data.draw(COMMANDS[what]))
+
+    @precondition(lambda self: all(one.is_over or one.name != "gc" for one in self.commands))
+    @rule()
+    def wait_for_hours(self) -> None:
+        self.wait(ANNOUNCED_S - 2 * ANNOUNCED_WORK_S)
 
     @rule(seconds=st.sampled_from([1.0, 100.0, MARKED_WORK_S, LONGEST_STEP_S - 1]))
     def wait(self, seconds: float) -> None:
