@@ -117,7 +117,7 @@ class Inventory:
         return found.fetchone() is not None
 
     def going(self, kind: str, *, after: str, most: int) -> list[Found]:
-        """Return up to `most` parts of `kind` that go, by name, from the first one after `after`."""
+        """Return up to `most` parts of `kind` that go, by name: those after `after`."""
         rows = self._database.execute(
             "SELECT name, num, size FROM parts WHERE kind = ? AND name > ? AND goes "
             "ORDER BY name LIMIT ?",

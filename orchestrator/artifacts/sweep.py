@@ -66,7 +66,7 @@ class Sweep:
         while chunk := self.inventory.going(kind, after=after, most=ROUND):
             after = chunk[-1].name
             while chunk:
-                gone, chunk = self._round(kind, chunk)  # noqa: PLW2901  what is left needs a new mark
+                gone, chunk = self._round(kind, chunk)
                 yield Gone(
                     len(gone), sum(found.num for found in gone), sum(found.size for found in gone)
                 )
@@ -109,7 +109,9 @@ class Sweep:
         going = []
         for found in chunk:
             key = key_of_part(kind, found.name)
-            stays = not self.inventory.goes(kind, found.name) or self.inventory.is_needed(found.name)
+            stays = not self.inventory.goes(kind, found.name) or self.inventory.is_needed(
+                found.name
+            )
             if stays or not is_old(found.name) or (key and is_leased(self.store, key)):
                 self.inventory.keep(kind, found.name)
             else:

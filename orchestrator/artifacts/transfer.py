@@ -107,7 +107,9 @@ class _Copy:
             if entry.name != record and there.get(entry.name) == entry.size:
                 continue
             content = self.source.read(entry.name)
-            if content is not None and (entry.name != record or content != self.target.read(record)):
+            if content is not None and (
+                entry.name != record or content != self.target.read(record)
+            ):
                 self.target.write(entry.name, content)
                 self.copied.num_new_run_files += 1
 
@@ -120,9 +122,7 @@ class _Copy:
         self.copied.num_new_results += is_new
 
 
-def copy_job(
-    source: Store, target: Store, job_name: str, *, say: Callable[[str], None]
-) -> Copied:
+def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str], None]) -> Copied:
     """Copy the results of a job's last run: manifests, also of their inputs, blobs, and runs.
 
     Takes memory for the job's manifests, and disk for FILES_AT_ONCE files. Raises JobError if the
@@ -131,7 +131,7 @@ def copy_job(
     last = load_last_run(source, job_name)
     if last is None:
         raise JobError(f"{job_name}: has not run with the store {source.uri}")
-    manifests = list(_manifests(source, last))
+    manifests = list(manifests_of(source, last))
     files = {file.sha256: file for manifest in manifests for file in files_of(manifest)}
     runs = dict.fromkeys(
         [run for manifest in manifests for run in runs_of_manifest(manifest)] + [last.run_id]
@@ -150,8 +150,9 @@ def copy_job(
     return copied
 
 
-def _manifests(source: Store, last: LastRun) -> Iterator[Manifest]:
-    """The manifests of the finished stages and of all that they were made from, inputs first."""
+def manifests_of(source: Store, last: LastRun) -> Iterator[Manifest]:
+    """Yield the manifests of the finished stages and of all that they were made from, inputs
+    first."""
     done: dict[str, Manifest | None] = {}
 
     def visit(key: str) -> Iterator[Manifest]:

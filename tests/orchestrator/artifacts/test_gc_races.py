@@ -31,7 +31,14 @@ LONGEST_STEP_S = min(MARK_S - MARKED_WORK_S, ANNOUNCED_S - ANNOUNCED_WORK_S)
 BLOBS = [b"one", b"two", b"three"]
 TURNS = {
     "publish": ["list blobs", "list gc", "create manifests", "delete publishing", "end"],
-    "gc": ["write gc", "list publishing", "list manifests", "delete manifests", "delete blobs", "end"],
+    "gc": [
+        "write gc",
+        "list publishing",
+        "list manifests",
+        "delete manifests",
+        "delete blobs",
+        "end",
+    ],
     "pin": ["list gc", "read manifests", "end"],
 }
 """Requests of each command before which other commands matter."""
@@ -114,9 +121,7 @@ class Races(RuleBasedStateMachine):
         collecting=COLLECTING,
         third=PUBLISHING | COLLECTING | PINNING,
     )
-    def fill(
-        self, results: list[str], publishing: Any, collecting: Any, third: Any
-    ) -> None:
+    def fill(self, results: list[str], publishing: Any, collecting: Any, third: Any) -> None:
         self.memory = Memory()
         self.pinned: set[str] = set()
         for content in BLOBS:
