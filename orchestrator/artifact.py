@@ -62,6 +62,12 @@ class Artifact(Value):
         return digest_of([file.model_dump() for file in self.files])
 
 
+CODE_PATCH = "code_patch"
+"""The artifact of a manifest with the local changes of the code that ran."""
+JOB_FILE = "job_file"
+"""The artifact of a manifest with the job file as written, and the files that it extends."""
+RECORDS = frozenset({CODE_PATCH, JOB_FILE})
+
 Unit = Literal["%", "M", "G", "images/s", ""]
 """The unit of a metric. Numbers without a unit, such as a loss, have the empty one."""
 
@@ -107,8 +113,14 @@ class Manifest(Value):
     """The params that differ from the reference recipe, by name. None in manifests older than
     audits."""
     artifacts: Mapping[str, Artifact]
+    """The stage's outputs by name, and the artifacts of RECORDS."""
     metrics: tuple[Metric, ...]
     provenance: Mapping[str, JsonValue]
+
+    @property
+    def outputs(self) -> Mapping[str, Artifact]:
+        """The artifacts that the stage made, without those that record where they come from."""
+        return {name: art for name, art in self.artifacts.items() if name not in RECORDS}
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON, with the sha256 of its own content."""

@@ -1,18 +1,30 @@
-"""Which code ran: a digest of its source files, and the git commit where there is one."""
+"""Which code ran: a digest of its source files, and in a git checkout the commit and a patch of the
+local changes."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from functools import cache
 from pathlib import Path
 
-from orchestrator.artifact import Value
+from orchestrator.artifact import Sha256, Value
+from orchestrator.checkout import find_commit, has_changes, make_patch
+from orchestrator.credentials import find_credentials
 
 PACKAGES = ("orchestrator", "pipelines", "cat_model")
 """What this project installs, side by side in one folder."""
 ROOT = Path(__file__).parents[1]
-GIT_TIMEOUT_S = 10.0
+MAX_PATCH_BYTES = 5_000_000
+"""A larger patch is not kept: it has data, and each run would store it."""
+
+
+class Patch(Value):
+    """A patch of the local changes of a checkout."""
+
+    sha256: Sha256
+    size: int
+    left_out: str | None = None
+    """Why the store has no copy of it; None if it has one."""
 
 
 class CodeVersion(Value):
@@ -24,6 +36,8 @@ class CodeVersion(Value):
     """The commit that is checked out; None outside a git checkout, as in a submitted job."""
     is_dirty: bool | None = None
     """Whether files of PACKAGES differ from the commit; None without a commit."""
+    patch: Patch | None = None
+    """What turns PACKAGES of the commit into the code that ran; None without local changes."""
 
 
 @cache
@@ -40,30 +54,39 @@ def code_sha256() -> str:
 @cache
 def code_version() -> CodeVersion:
     """The version of the code of this process."""
-    commit = _git("rev-parse", "--verify", "HEAD") if _is_checkout() else None
+    commit = find_commit(ROOT)
     if commit is None:
         return CodeVersion(sha256=code_sha256())
-    changed = _git("status", "--porcelain", "--", *PACKAGES)
-    return CodeVersion(sha256=code_sha256(), commit=commit, is_dirty=changed != "")
+    is_dirty = has_changes(ROOT, PACKAGES)
+    content = _changes() if is_dirty else None
+    return CodeVersion(
+        sha256=code_sha256(),
+        commit=commit,
+        is_dirty=is_dirty,
+        patch=_described(content) if content else None,
+    )
 
 
-def _is_checkout() -> bool:
-    """Whether the packages are in the top folder of a git checkout, not in an environment inside
-    another one."""
-    top = _git("rev-parse", "--show-toplevel")
-    return top is not None and Path(top).resolve() == ROOT.resolve()
+def code_patch() -> bytes | None:
+    """The patch that belongs to `code_version`; None if there is none or if it is left out."""
+    patch = code_version().patch
+    return _changes() if patch is not None and patch.left_out is None else None
 
 
-def _git(*arguments: str) -> str | None:
-    """What git prints; None without git, outside a checkout, or where git refuses the folder."""
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["git", "-C", str(ROOT), *arguments],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=GIT_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+@cache
+def _changes() -> bytes | None:
+    return make_patch(ROOT, PACKAGES)
+
+
+def _described(content: bytes) -> Patch:
+    return Patch(
+        sha256=hashlib.sha256(content).hexdigest(), size=len(content), left_out=_fault_of(content)
+    )
+
+
+def _fault_of(content: bytes) -> str | None:
+    """Return why a patch is not stored, or None."""
+    if len(content) > MAX_PATCH_BYTES:
+        return f"it is larger than {MAX_PATCH_BYTES // 10**6} MB"
+    credentials = find_credentials(content.decode(errors="replace"))
+    return f"it contains what looks like {credentials[0].what}" if credentials else None

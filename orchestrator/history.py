@@ -60,6 +60,8 @@ class AttemptHistory:
     """How far the stage was when this attempt began to train; None if it never did."""
     lost: str | None = None
     """Why it was lost, if another attempt followed in the same run."""
+    workers: int | None = None
+    """The number of its workers; None in records of older versions."""
 
 
 @dataclass

@@ -127,10 +127,14 @@ def number_in(
     return value
 
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The variable in which Ray describes a submitted job to its command."""
+
+
 def is_submitted() -> bool:
     """Whether this process was started by `ray job submit`. Ray sets this variable only for a job's
     command."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return JOB_CONFIG in os.environ
 
 
 def stop_grace_s() -> float:

@@ -1,4 +1,5 @@
-"""Replace secrets in text by `***`: values of environment variables, and users in URLs."""
+"""Replace secrets in text by `***`: values of environment variables, users in URLs, and what looks
+like a credential."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote
+
+from orchestrator.credentials import SHAPES
 
 MIN_CHARACTERS = 8
 """Shorter values are not replaced: words such as `true` would disappear from every line."""
@@ -25,6 +28,23 @@ _POINTER_NAME = re.compile(
 """Names such as AWS_SHARED_CREDENTIALS_FILE: the value is not a secret itself. The URI of a webhook
 is one."""
 _USERINFO = re.compile(r"//([^/?#\s\"'`@]*)@")
+_CREDENTIALS = (
+    (
+        (b"private key",),
+        re.compile(
+            rb"-----BEGIN (?P<kind>[A-Z0-9 ]{,30}PRIVATE KEY[A-Z ]{,6})-----"
+            rb".{,8000}?-----END (?P=kind)-----",
+            re.DOTALL,
+        ),
+    ),
+    # The header in which botocore sends it, in its debug log.
+    ((b"signature=",), re.compile(rb"(?<=Signature=)[0-9a-f]{64}")),
+    *(
+        (tuple(sign.encode() for sign in shape.signs), re.compile(shape.pattern.encode()))
+        for shape in SHAPES
+    ),
+)
+"""The patterns of credentials, each with signs in lower case of which a text has one or more."""
 _USERINFO_IN_TEXT = re.compile(rb"(?<=://)[^/?#\s\"'`@]+@")
 
 
@@ -58,7 +78,7 @@ def _forms(value: str) -> set[str]:
 
 
 class Redactor:
-    """Replaces a fixed set of secrets in bytes."""
+    """Replaces a fixed set of secrets, and what looks like a credential, in bytes."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: a secret may be a part of another one.
@@ -69,7 +89,7 @@ class Redactor:
     def redacted(self, text: bytes) -> bytes:
         for secret in self._secrets:
             text = text.replace(secret, MARK)
-        return _USERINFO_IN_TEXT.sub(MARK + b"@", text)
+        return _without_credentials(_USERINFO_IN_TEXT.sub(MARK + b"@", text))
 
     def redacted_text(self, text: str) -> str:
         return self.redacted(text.encode(errors="backslashreplace")).decode(errors="replace")
@@ -85,3 +105,11 @@ class Redactor:
     @property
     def longest(self) -> int:
         return len(self._secrets[0]) if self._secrets else 0
+
+
+def _without_credentials(text: bytes) -> bytes:
+    lower = text.lower()
+    for signs, pattern in _CREDENTIALS:
+        if any(sign in lower for sign in signs):
+            text = pattern.sub(MARK, text)
+    return text

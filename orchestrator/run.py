@@ -3,11 +3,12 @@ the journal."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NoReturn
 
 from pydantic import JsonValue
@@ -16,9 +17,9 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.origin import publish_origin
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
-from orchestrator.code_version import code_version
 from orchestrator.contract import Event
 from orchestrator.errors import (
     ClusterError,
@@ -93,6 +94,12 @@ class Run:
     """Whether to wait for a stage that another run works on."""
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
+
+    @cached_property
+    def origin(self) -> dict[str, JsonValue]:
+        """What the manifests of this run have in common. The first access publishes the job file
+        and the patch of local changes."""
+        return publish_origin(self.plan.job.source, self.store, os.environ)
 
     @property
     def journal(self) -> Journal:
@@ -325,7 +332,7 @@ class Run:
             "job": self.plan.job.name,
             "run_id": self.journal.record.run_id,
             "started_at_s": time.time(),
-            "code": code_version().model_dump(mode="json"),
+            **self.origin,
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
         run = partial(

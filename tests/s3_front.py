@@ -87,8 +87,10 @@ def front(
             server = http.client.HTTPConnection(behind.removeprefix("http://"))
             server.request(self.command, self.path, content, dict(self.headers))
             response = server.getresponse()
+            # send_response() adds a date and a server of its own.
+            own = ("connection", "date", "server")
             headers = {
-                name: value for name, value in response.getheaders() if name.lower() != "connection"
+                name: value for name, value in response.getheaders() if name.lower() not in own
             }
             return Answer(response.status, response.read(), headers)
 

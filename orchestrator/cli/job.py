@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import IO
@@ -14,6 +15,7 @@ from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.process import is_submitted
 from orchestrator.report import published_rows
+from orchestrator.s3.encryption import set_encryption
 from orchestrator.spec import Job, load_job
 from orchestrator.spec.locations import store_uri
 from orchestrator.spec.schema import job_schema
@@ -22,7 +24,9 @@ from pipelines import KINDS
 
 
 def load(arguments: Namespace) -> Job:
-    return load_job(
+    """Return the job of the command line. From then on this process writes to S3 as the job's
+    `store_options` say."""
+    job = load_job(
         arguments.job,
         kinds=KINDS,
         published={name: row.kind for name, row in published_rows().items()},
@@ -30,6 +34,10 @@ def load(arguments: Namespace) -> Job:
         store=arguments.store,
         base_dir=_base_dir(),
     )
+    if job.store_options is not None:
+        options = job.store_options
+        set_encryption(os.environ, sse=options.sse, kms_key=options.kms_key)
+    return job
 
 
 def store_at(uri: str) -> Store:

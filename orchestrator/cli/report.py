@@ -112,8 +112,17 @@ def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) 
             )
             print_json(stream, document)
         case "markdown":
-            origin = content.origin
-            stream.write(make_markdown(job.name, cells, audits, origin, searches, plots, details))
+            text = make_markdown(
+                job.name,
+                cells,
+                audits,
+                content.origin,
+                searches,
+                plots,
+                details,
+                content.lineages,
+            )
+            stream.write(text)
         case "html":
             # Jinja2 and Pillow take a tenth of a second to import, which other verbs do not need.
             from orchestrator.report.page import make_page  # noqa: PLC0415

@@ -11,6 +11,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.cluster.hardware import Hardware
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.runs.cancel import WHOLE_RUN
 from orchestrator.runs.record import StageEvent
@@ -27,6 +28,7 @@ class Events:
         self._waiting: deque[StageEvent | Amounts] = deque(maxlen=MAX_WAITING)
         self._stopping: frozenset[str] = frozenset()
         self._num_resting: Counter[str] = Counter()
+        self._notes: dict[str, dict[Any, Hardware]] = {}
 
     def add(self, sent: StageEvent | Amounts) -> None:
         self._waiting.append(sent)
@@ -42,6 +44,12 @@ class Events:
 
     def stopping(self) -> frozenset[str]:
         return self._stopping
+
+    def note(self, stage: str, worker: Any, hardware: Hardware) -> None:
+        self._notes.setdefault(stage, {})[worker] = hardware
+
+    def notes(self, stage: str) -> dict[Any, Hardware]:
+        return self._notes.get(stage, {})
 
     def rest(self, stage: str) -> None:
         self._num_resting[stage] += 1
@@ -83,6 +91,15 @@ class EventChannel:
     def count(self, amounts: Amounts) -> None:
         """Send amounts for the live metrics without waiting. They may be lost like events."""
         self._actor.add.remote(amounts)
+
+    def note(self, stage: str, worker: Any, hardware: Hardware) -> None:
+        """Note without waiting what a worker of the stage runs on. It replaces an earlier note of
+        the same worker, and may be lost like events."""
+        self._actor.note.remote(stage, worker, hardware)
+
+    def notes(self, stage: str, timeout_s: float = 5.0) -> dict[Any, Hardware]:
+        """Return the notes about a stage by worker; none if the actor does not answer in time."""
+        return self._answer(self._actor.notes, timeout_s, stage) or {}
 
     def take_amounts(self) -> list[Amounts]:
         """Return the amounts that came with the events of `drain` since the last call."""

@@ -8,25 +8,17 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 
+import ray
 from pydantic import JsonValue
 
-from orchestrator.artifact import Artifact, Manifest
+from orchestrator.artifact import CODE_PATCH, Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.cost import PUBLISHED, closed_attempts, cost_of
+from orchestrator.cluster.origin import RECORDS, records_of
 from orchestrator.code_version import CodeVersion, code_sha256
 from orchestrator.contract import StageResult
 from orchestrator.store import open_store
 from orchestrator.store.publish import publish_artifact, publish_manifest
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "ray",
-    "onedl-mmengine",
-    "onedl-mmcv",
-    "onedl-mmdetection",
-    "numpy",
-)
 
 
 def publish_result(
@@ -35,13 +27,20 @@ def publish_result(
     *,
     published: Mapping[str, Artifact] | None = None,
     hardware: Mapping[str, JsonValue] | None = None,
+    cost: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
     """Publish the outputs, then the manifest. Returns the manifest that is then in the store.
 
-    `published` are outputs, by name, that are already in the store. `hardware` describes the device
-    of this process.
+    `published` are outputs, by name, that are already in the store. `hardware` describes what the
+    workers ran on. Without `cost`, the cost is that of the attempts.
     """
     store = open_store(attempt.store_uri)
+    provenance, records = dict(attempt.provenance), records_of(attempt.provenance)
+    provenance.pop(RECORDS, None)
+    code = _code_that_ran(provenance.get("code"))
+    if code.patch is None:  # it has another process's changes
+        records.pop(CODE_PATCH, None)
+    attempts = closed_attempts(attempt, PUBLISHED, time.time())
     manifest = Manifest(
         key=attempt.key,
         stage=attempt.stage,
@@ -55,11 +54,14 @@ def publish_result(
                 for name, folder in result.outputs.items()
             },
             **(published or {}),
+            **records,
         },
         metrics=result.metrics,
         provenance={
-            **attempt.provenance,
-            "code": _code_that_ran(attempt.provenance.get("code")),
+            **provenance,
+            "code": code.model_dump(mode="json"),
+            "attempts": attempts,
+            "cost": dict(cost or cost_of(attempts, attempt.resources)),
             **_surroundings(),
             **(hardware or {}),
         },
@@ -67,13 +69,13 @@ def publish_result(
     return publish_manifest(store, manifest)
 
 
-def _code_that_ran(of_driver: JsonValue) -> dict[str, JsonValue]:
-    """The version of this process's code. The driver knows the commit; it counts only if both have
-    the same source files."""
+def _code_that_ran(of_driver: JsonValue) -> CodeVersion:
+    """The version of this process's code. The driver knows the commit and the patch; they count
+    only if both have the same source files."""
     version = CodeVersion.model_validate(of_driver) if of_driver is not None else None
     if version is None or version.sha256 != code_sha256():
         version = CodeVersion(sha256=code_sha256())
-    return version.model_dump(mode="json")
+    return version
 
 
 def _surroundings() -> dict[str, JsonValue]:
@@ -82,9 +84,11 @@ def _surroundings() -> dict[str, JsonValue]:
         "host": socket.gethostname(),
         "python": sys.version.split()[0],
         "packages": _versions(),
+        "ray_job_id": ray.get_runtime_context().get_job_id() if ray.is_initialized() else None,
     }
 
 
 def _versions() -> dict[str, JsonValue]:
-    installed = {dist.name: dist.version for dist in metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    """The versions of all packages that are installed here, by name."""
+    found = {dist.name: dist.version for dist in metadata.distributions() if dist.name}
+    return dict(sorted(found.items()))

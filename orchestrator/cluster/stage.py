@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from orchestrator.capacity import groups_for
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
+from orchestrator.cluster.cost import begin_attempt, cost_of_trials, earlier_attempts, end_attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import (
     MAX_ATTEMPTS,
@@ -29,8 +32,9 @@ from orchestrator.cluster.failures import (
 )
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
+from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
-from orchestrator.errors import DataError, FailedWorker, JobError
+from orchestrator.errors import DataError, FailedWorker, JobError, StoreError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
@@ -40,6 +44,7 @@ from orchestrator.store.lease import check_owner
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
+    clear_training,
     fetch_artifact,
     load_manifest,
     publish_artifact,
@@ -47,6 +52,7 @@ from orchestrator.store.publish import (
 )
 from orchestrator.store.stage_logs import LogSettings
 from orchestrator.store.training import Training
+from orchestrator.store.trial_logs import load_logs
 
 _importing = threading.Lock()
 """Held during imports of Ray Train and Ray Tune: stages run in threads, and two threads that import
@@ -69,15 +75,20 @@ def run_stage(
     `token` that of the run's lease on the stage. Raises OrchestratorError."""
     training = Training(training_name(planned.key), token)
     runs = note_run(store, training.folder, str(provenance["run_id"]))
-    attempt = make_attempt(
-        plan, planned, store, training, {**provenance, "runs": list(runs), "lease_token": token}
-    )
+    earlier = earlier_attempts(store, set(runs) - {str(provenance["run_id"])}, planned.key)
+    provenance = {
+        **provenance,
+        "runs": list(runs),
+        "lease_token": token,
+        "attempts": earlier,
+    }
+    attempt = make_attempt(plan, planned, store, training, provenance)
     stage = planned.stage
     num_trials = stage.search.size if stage.search is not None else 1
     attempt = replace(attempt, logs=replace(logs, num_trials=num_trials))
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
-        attempt = replace(attempt, workers=room.take(attempt))
+        attempt = begin_attempt(replace(attempt, workers=room.take(attempt)), time.time())
         (metric,) = stage.metrics
         _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
     else:
@@ -85,6 +96,8 @@ def run_stage(
         train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
+    with suppress(StoreError):  # the stage is done; `artifacts gc` deletes what is left
+        clear_training(store, planned.key)
     return manifest
 
 
@@ -97,8 +110,15 @@ def _search(
         result, models = search(
             attempt, params, metric, slots=slots, channel=channel, scratch=scratch
         )
-        check_owner(open_store(attempt.store_uri), attempt.key, attempt.training.token)
-        publish_result(attempt, result, published=models)
+        store = open_store(attempt.store_uri)
+        check_owner(store, attempt.key, attempt.training.token)
+        publish_result(
+            attempt,
+            result,
+            published=models,
+            hardware=usage_facts(channel.notes(attempt.stage), attempt.number),
+            cost=cost_of_trials(load_logs(store, attempt.training), attempt),
+        )
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
@@ -167,6 +187,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     num_lost = num_moves = 0
     while True:
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
+        attempt = begin_attempt(attempt, time.time())
         event = Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")
         channel.send(attempt.says(event, workers=attempt.workers))
         try:
@@ -195,6 +216,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
                 attempt.number, failed_rank(lost), decision.is_lost
             )
             raise decision.error
+        attempt = end_attempt(attempt, decision.why, time.time())
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
         next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"
         channel.send(attempt.says(Event(f"{decision.why}; {next_one}"), lost=decision.why))

@@ -6,19 +6,18 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import platform
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import as_raised, is_loss_of_loader, is_loss_of_peer, is_stuck
+from orchestrator.cluster.hardware import torch_facts
 from orchestrator.cluster.machine import (
     check_read,
     check_store,
@@ -32,6 +31,7 @@ from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.store_news import store_news
 from orchestrator.cluster.trial_log import IS_LAST, Logbook
 from orchestrator.cluster.uploads import Cost, Uploads
+from orchestrator.cluster.usage import metered
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
 from orchestrator.monitoring.tally import Amounts
@@ -44,6 +44,7 @@ from orchestrator.store.checkpoints import (
     fetch_checkpoint,
     fetch_newest_checkpoint,
 )
+from orchestrator.store.input_cache import input_cache
 from orchestrator.store.lease import check_owner
 from orchestrator.store.publish import fetch_artifact
 
@@ -106,7 +107,10 @@ def run_pipeline(
             channel.send(attempt.says(Event(label + text)))
 
     room = scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt))
-    with room as scratch, store_news(report_store):
+    usage = metered(
+        attempt, channel, rank=worker.rank, world_size=worker.world_size, device=worker.device
+    )
+    with room as scratch, store_news(report_store), usage as facts:
         check_store(attempt, is_writer=worker.rank == 0)
         if worker.rank == 0:
             check_read(attempt)
@@ -116,7 +120,7 @@ def run_pipeline(
             logbook.finish(result)
         if closes_stage and worker.rank == 0:
             check_owner(open_store(attempt.store_uri), attempt.key, attempt.training.token)
-            publish_result(attempt, result, hardware=_hardware())
+            publish_result(attempt, result, hardware={**torch_facts(), **facts()})
         return result
 
 
@@ -209,6 +213,7 @@ def _context(
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
+    cache = input_cache(os.environ)
     newest = Event("")
     most_bytes = 0
 
@@ -244,7 +249,9 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name, key=attempt.origin(name))
+            name: fetch_artifact(
+                store, art, scratch / "inputs" / name, key=attempt.origin(name), cache=cache
+            )
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,
@@ -314,14 +321,3 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
         if is_loss_of_peer(err) or is_loss_of_loader(err) or is_stuck(err) or is_full_disk(err):
             raise
         raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
-
-
-def _hardware() -> dict[str, JsonValue]:
-    """Describe the device of the stage. The number of torch threads is included if torch is
-    used."""
-    cpu = platform.processor() or platform.machine()
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return {"device": cpu}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    return {"device": device, "num_threads": torch.get_num_threads()}

@@ -75,6 +75,7 @@ def report_json(
                 "data": lineage.data,
                 "files": dict(lineage.files),
                 "inputs": {one.field: one.sha256 for one in lineage.inputs},
+                "facts": dict(lineage.facts),
                 "command": lineage.command,
             }
             for stage, lineage in lineages.items()

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
+from orchestrator.report.lineage import Lineage
 from orchestrator.report.markup import code, escaped, table_lines
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.numbers import change_text, number_text
@@ -25,11 +26,12 @@ def make_markdown(
     searches: tuple[Search, ...] = (),
     plots: Mapping[str, Mapping[str, str]] = {},
     details: Mapping[str, Mapping[str, str]] = {},
+    lineages: Mapping[str, Lineage] = {},
 ) -> str:
     """Return the report as a complete document that ends with a newline. Numbers have two decimals.
 
     `plots` has the links to a search's plots by title, for each stage. `details` has the links to
-    an evaluation's details by path in its artifact, for each stage.
+    an evaluation's details by path in its artifact, for each stage. `lineages` are by stage.
     """
     audited = [f"- {escaped(line)}" for line in audit_lines(audits)]
     parts = [
@@ -44,10 +46,19 @@ def make_markdown(
         *(part for stage, links in details.items() for part in details_parts(stage, links)),
         ["## Recipe audit"] if audited else [],
         audited,
+        ["## Where the numbers come from"] if lineages else [],
+        [line for stage, lineage in lineages.items() for line in _lineage_lines(stage, lineage)],
         [f"Reproduce: {code(origin.command)}"],
         [_location_text(job_name, origin)],
     ]
     return "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
+
+
+def _lineage_lines(stage: str, lineage: Lineage) -> list[str]:
+    """The code, the hardware and the cost of a stage, as an item of a list."""
+    facts = dict(lineage.facts)
+    shown = [f"{name}: {facts[name]}" for name in ("hardware", "cost") if name in facts]
+    return [f"- {escaped('; '.join([f'{stage}: {lineage.code}', *shown]))}"]
 
 
 def _location_text(job_name: str, origin: Origin) -> str:

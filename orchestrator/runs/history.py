@@ -54,6 +54,7 @@ def _hear(stage: StageHistory, run_id: str, line: Mapping[str, Any]) -> None:
     attempt = _attempt(stage, run_id, line["attempt"], line["time_s"])
     attempt.ended_at_s = max(attempt.ended_at_s, line["time_s"])
     attempt.lost = line["lost"] or attempt.lost
+    attempt.workers = line.get("workers") or attempt.workers
     event = line["event"]
     is_late = attempt is not stage.attempts[-1]
     if line["trial"] is not None or event["done"] is None or is_late:

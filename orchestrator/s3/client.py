@@ -11,10 +11,19 @@ import logging
 import os
 import threading
 import time
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
-from orchestrator.s3.failures import EndpointError, SettingsError, without_secrets_of_urls
+from orchestrator.s3.encryption import encrypt_writes
+from orchestrator.s3.failures import (
+    ALLOW_HTTP,
+    EndpointError,
+    SettingsError,
+    UnencryptedError,
+    without_secrets_of_urls,
+)
 from orchestrator.s3.offer import adopt_offer
 
 MAX_ATTEMPTS = 5
@@ -65,6 +74,9 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         )
         session.register("needs-retry", _RetryPolicy())
         client = boto3.session.Session(botocore_session=session).client("s3")
+        if not _is_private(client.meta.endpoint_url) and os.environ.get(ALLOW_HTTP) != "1":
+            raise UnencryptedError(client.meta.endpoint_url)
+        encrypt_writes(client, os.environ)
         # Here and not at the first request, so that a missing file or program is reported as a
         # wrong setting.
         credentials = session.get_credentials()
@@ -87,6 +99,18 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
     except (AttributeError, TypeError) as err:  # such as `s3 = path` instead of a section
         raise SettingsError(f"~/.aws/config has a value of the wrong type: {err}") from err
     return client
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody else can read the requests to `url`: it uses TLS, or is on this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def known_secrets() -> frozenset[str]:

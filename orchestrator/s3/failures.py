@@ -10,6 +10,8 @@ import re
 import socket
 from typing import Any, NamedTuple
 
+from orchestrator.credentials import without_signatures
+
 MISSING = frozenset({"404", "NoSuchKey"})
 """Codes for an object that does not exist."""
 
@@ -26,7 +28,7 @@ _UNKNOWN_HEADER = frozenset({400, 501})
 _SERVER_FAILED = 500
 """Status codes from here on are errors of the server."""
 _USERINFO = re.compile(r"//[^/?#\s\"'`]*@")
-"""The part before the host in a URL such as `http://name:secret@host`."""
+"""The user and the password before the host in a URL."""
 
 _ENDPOINT = "AWS_ENDPOINT_URL (or endpoint_url in ~/.aws/config)"
 _REASON = re.compile(r"(?:\[Errno -?\d+\] |Tunnel connection failed: )([^()'\"]+)")
@@ -123,6 +125,20 @@ class EndpointError(SettingsError):
         super().__init__("AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT")
 
 
+ALLOW_HTTP = "ORCHESTRATOR_ALLOW_HTTP"
+"""The environment variable that allows an endpoint without TLS on another machine, if it is 1."""
+
+
+class UnencryptedError(SettingsError):
+    """The endpoint is on another machine and does not use TLS."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{without_secrets_of_urls(url)} is not encrypted, so data could be read and changed "
+            "on the network"
+        )
+
+
 class Failure(NamedTuple):
     """The explanation of an error of S3."""
 
@@ -171,8 +187,8 @@ def may_refuse_header(err: Exception) -> bool:
 
 
 def without_secrets_of_urls(text: str) -> str:
-    """Return `text` without the user and the password of its URLs."""
-    return _USERINFO.sub("//", text)
+    """Return `text` without the user, the password and the signature of its URLs."""
+    return without_signatures(_USERINFO.sub("//", text))
 
 
 def explain(err: Exception, *, no_bucket: str) -> Failure:
@@ -323,6 +339,10 @@ def _settings() -> dict[type[BaseException], tuple[str, bool]]:
         aws.EndpointProviderError: f"correct {_ENDPOINT}: a URL such as https://HOST:PORT",
         aws.MissingDependencyException: f"install it {_here()}, or use other credentials",
         aws.BotoCoreError: other,
+        UnencryptedError: (
+            f"use https:// in {_ENDPOINT}, or set {ALLOW_HTTP}=1 if you trust all networks between "
+            "these machines"
+        ),
         EndpointError: "correct it, or endpoint_url in ~/.aws/config",
         SettingsError: other,
     }

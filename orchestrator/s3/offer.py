@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from orchestrator.s3.failures import without_secrets_of_urls
+from orchestrator.s3.encryption import KMS_KEY, SSE, set_encryption
+from orchestrator.s3.failures import ALLOW_HTTP, without_secrets_of_urls
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
-"""The environment variable with the offer, as JSON. Its keys are names of AWS's variables and
-`addressing_style`."""
+"""The environment variable with the offer, as JSON. Its keys are names of AWS's variables, of
+variables about S3 that only the orchestrator has, and `addressing_style`."""
 LOCATIONS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """The variables that locate S3."""
 FILES = ("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
@@ -27,7 +28,9 @@ _SWITCHES = (
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    ALLOW_HTTP,
 )
+_ENCRYPTION = (SSE, KMS_KEY)
 _KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
 
 
@@ -46,7 +49,9 @@ def make_absolute(environ: MutableMapping[str, str]) -> None:
 def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of this machine, from its variables and ~/.aws/config."""
     stated = {
-        name: environ[name] for name in (*LOCATIONS[2:], *FILES, *_SWITCHES) if name in environ
+        name: environ[name]
+        for name in (*LOCATIONS[2:], *FILES, *_SWITCHES, *_ENCRYPTION)
+        if name in environ
     }
     return {**_configured(environ), **stated}
 
@@ -67,6 +72,8 @@ def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
     for name in (*LOCATIONS[2:], *_SWITCHES):
         if name in offer:
             environ.setdefault(name, offer[name])
+    if SSE in offer:  # the job's, which must not be weakened by a machine's own setting
+        set_encryption(environ, sse=offer[SSE], kms_key=offer.get(KMS_KEY))
     profile = offer.get("AWS_PROFILE")
     if profile and not any(name in environ for name in _KEYS_OF_ITS_OWN) and _has_profile(profile):
         environ["AWS_PROFILE"] = profile

@@ -5,18 +5,22 @@ Only the job file, and the files that it extends, are read."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from orchestrator.contract import Kind
+from orchestrator.credentials import find_credentials
 from orchestrator.spec.document import job_document, job_from_document
-from orchestrator.spec.faults import Faults
+from orchestrator.spec.faults import Faults, Mark
 from orchestrator.spec.job import (
     Expectation,
     Job,
     Notify,
     Resources,
+    Source,
     Stage,
+    StoreOptions,
     template_params,
     usable_counts,
 )
@@ -25,7 +29,12 @@ from orchestrator.spec.kinds.space import Distribution
 from orchestrator.spec.kinds.tune import BEST_CHECKPOINT, TUNE, TuneParams
 from orchestrator.spec.resolve.job import resolve_job
 from orchestrator.spec.resolve.matrix import cells_named
-from orchestrator.spec.yaml.loader import apply_overrides, load_extended_tree, parse_overrides
+from orchestrator.spec.yaml.loader import (
+    apply_overrides,
+    credential_fault,
+    load_extended_tree,
+    parse_overrides,
+)
 
 __all__ = [
     "BEST_CHECKPOINT",
@@ -37,7 +46,9 @@ __all__ = [
     "Job",
     "Notify",
     "Resources",
+    "Source",
     "Stage",
+    "StoreOptions",
     "TuneParams",
     "cells_named",
     "job_document",
@@ -65,8 +76,12 @@ def load_job(
     against `base_dir`; if it is None, they are faults.
     """
     faults = Faults()
-    tree = load_extended_tree(path, faults)
+    contents: list[bytes] = []
+    tree = load_extended_tree(path, faults, contents)
     parsed = parse_overrides(overrides, faults)
+    if credentials := find_credentials(store or ""):
+        faults.add(Mark("--store"), "", credential_fault(credentials[0]))
+        faults.raise_if_any()
     job = None
     if tree is not None:
         tree = apply_overrides(tree, parsed, faults)
@@ -77,4 +92,4 @@ def load_job(
         faults.extend_elsewhere(inside)
     faults.raise_if_any()
     assert job is not None, "no faults, but no job"
-    return job
+    return replace(job, source=Source(tuple(contents), tuple(overrides)))

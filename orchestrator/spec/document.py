@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, ValidationError
 from orchestrator.artifact import Ref, Value, canonical_json
 from orchestrator.contract import Kind
 from orchestrator.errors import Fault, SpecError
-from orchestrator.spec.job import ExpectationText, Job, Notify, Resources, Stage
+from orchestrator.spec.job import ExpectationText, Job, Notify, Resources, Stage, StoreOptions
 from orchestrator.spec.kinds.evaluate import evaluation_of
 from orchestrator.spec.kinds.tune import TUNE
 
@@ -40,13 +40,19 @@ class _JobDocument(Value):
     stages: dict[str, _StageDocument]
     notify: Notify | None = None
     """Absent from documents that older versions wrote."""
+    store_options: StoreOptions | None = None
 
 
 def job_document(job: Job) -> dict[str, JsonValue]:
     """Return the resolved job as JSON: defaults filled in, paths absolute."""
     stages = {name: _stage_document(stage) for name, stage in job.stages.items()}
     document = _JobDocument(
-        name=job.name, store=job.store, seed=job.seed, stages=stages, notify=job.notify
+        name=job.name,
+        store=job.store,
+        seed=job.seed,
+        stages=stages,
+        notify=job.notify,
+        store_options=job.store_options,
     )
     return document.model_dump(mode="json")
 
@@ -63,7 +69,7 @@ def job_from_document(document: Mapping[str, Any], *, kinds: Mapping[str, Kind],
     except (ValidationError, KeyError) as err:
         message = f"is not a job of this version; run the job again: {str(err).splitlines()[0]}"
         raise SpecError([Fault(where, None, None, "", message)]) from err
-    return Job(parsed.name, parsed.store, parsed.seed, stages, parsed.notify)
+    return Job(parsed.name, parsed.store, parsed.seed, stages, parsed.notify, parsed.store_options)
 
 
 def _stage_document(stage: Stage) -> _StageDocument:

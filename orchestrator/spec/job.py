@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
@@ -145,6 +145,40 @@ class Notify(Params):
             yield Misfit(("on",), "must not be empty; remove `notify` to send no messages")
 
 
+_KMS_KEY = re.compile(
+    r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+"
+    r"|alias/[A-Za-z0-9/_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}",
+    re.ASCII,
+)
+
+
+def _kms_key(value: object) -> str | None:
+    if value is not None and not (isinstance(value, str) and _KMS_KEY.fullmatch(value)):
+        # The value is not shown: it may be a key itself, which is a secret.
+        raise ValueError(
+            "must be the id, the ARN or the alias of a key in AWS KMS, such as alias/NAME or "
+            "arn:aws:kms:REGION:ACCOUNT:key/ID"
+        )
+    return value
+
+
+class StoreOptions(Params):
+    """How a store in S3 keeps what is written. Never part of a Key."""
+
+    sse: Literal["AES256", "aws:kms", "aws:kms:dsse"]
+    """Encryption by the server. `AES256`: with keys of S3; `aws:kms`: with a key in AWS KMS;
+    `aws:kms:dsse`: the same, in two layers."""
+    kms_key: Annotated[str | None, BeforeValidator(_kms_key)] = None
+    """The id, the ARN or the alias of the key in AWS KMS. Null: the account's default key."""
+
+    def checks(self) -> tuple[Check, ...]:
+        return (self._key_needs_kms,)
+
+    def _key_needs_kms(self) -> Iterator[Misfit]:
+        if self.kms_key is not None and self.sse == "AES256":
+            yield Misfit(("kms_key",), "needs `sse: aws:kms`; with AES256, S3 has its own keys")
+
+
 @dataclass(frozen=True)
 class Stage:
     """A validated stage of a job. `kind.params` is the type of `params`."""
@@ -207,6 +241,16 @@ def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, .
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a job was made from, as the user wrote it."""
+
+    files: tuple[bytes, ...]
+    """The content of the job file, and of the files that it extends one over the other."""
+    overrides: tuple[str, ...] = ()
+    """The values of `--set`."""
+
+
+@dataclass(frozen=True)
 class Job:
     """A validated job file. Paths are absolute. `stages` is keyed by name, in the order of the
     file."""
@@ -218,6 +262,10 @@ class Job:
     stages: Mapping[str, Stage]
     notify: Notify | None = None
     """Where to send messages about a run. None: nowhere."""
+    store_options: StoreOptions | None = None
+    """How the store keeps what is written. None: as the bucket's own settings say."""
+    source: Source | None = field(default=None, compare=False, repr=False)
+    """None for a job that was not read from a file."""
 
 
 def template_params(job: Job, stage: Stage) -> Any:

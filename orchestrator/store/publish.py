@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.artifact import Artifact, File, Manifest
+from orchestrator.cache_room import locked
 from orchestrator.errors import IntegrityError, StoreError
+from orchestrator.store.input_cache import InputCache
 from orchestrator.store.protocol import Store
 
 FETCHES = 2
@@ -53,9 +55,15 @@ def publish_artifact(store: Store, folder: Path, *, always: bool = False) -> Art
 
 
 def fetch_artifact(
-    store: Store, artifact: Artifact, folder: Path, *, key: str | None = None
+    store: Store,
+    artifact: Artifact,
+    folder: Path,
+    *,
+    key: str | None = None,
+    cache: InputCache | None = None,
 ) -> Path:
-    """Download `artifact` into `folder` and return the folder.
+    """Download `artifact` into `folder` and return the folder. What `cache` has is not downloaded;
+    its files are read-only.
 
     Raises IntegrityError for a missing or altered blob. It names the stage and the job if `key` is
     the Key of the manifest that has the artifact.
@@ -63,12 +71,27 @@ def fetch_artifact(
 
     def fetch(file: File) -> None:
         try:
-            fetch_file(store, blob_name(file.sha256), file, folder / file.path)
+            _fetch_blob(store, file, folder / file.path, cache)
         except IntegrityError as err:
             raise IntegrityError(f"{err} ({file.path}){_repair(store, key)}") from err
 
     _each(fetch, artifact.files, [file.size for file in artifact.files])
     return folder
+
+
+def _fetch_blob(store: Store, file: File, path: Path, cache: InputCache | None) -> None:
+    name = blob_name(file.sha256)
+    if cache is None or not cache.is_worth_it(store):
+        fetch_file(store, name, file, path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(cache.lock_of(file)):
+            if not cache.take(file, path):
+                fetch_file(store, name, file, path)
+                cache.put(file, path)
+    except OSError:  # the cache cannot be used; if the worker's own disk is full, this fails again
+        fetch_file(store, name, file, path)
 
 
 def fetch_file(store: Store, name: str, file: File, path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from orchestrator.cache_room import cache_folder
 from orchestrator.contract import Event, Role, StageContext
 from orchestrator.errors import DataError, StoppedError
 from pipelines.data.download import ProgressReporter
 from pipelines.data.listing import PIECES, list_remote
 from pipelines.data.node_cache import fetch
-from pipelines.data.remembered import cache_folder
 from pipelines.data.s3 import is_remote
 from pipelines.sample.folder import VERSION, Size, write_sample
 

@@ -3,10 +3,14 @@ absent.
 
     data/<name>-<hash of the URI>/
         lock            held by the process that fetches; the others wait
+        in_use          held by all processes that read it; its time is the time of the last use
+        size            in bytes, for the limit
         objects/        complete objects by identity; with .partial, objects being fetched
         unpacked/       the files of archives, by the archive's identity
         trees/          data sets by the digest of their listing, as hard links to these files
                         (symbolic links on a file system without hard links)
+
+One limit holds for all data sets and for the inputs of stages: see `orchestrator.cache_room`.
 
 A tree never changes. If an object in S3 changes, the next stage gets another tree, which shares all
 other files.
@@ -15,7 +19,6 @@ other files.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -24,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from orchestrator.cache_room import DATA, LOCK, hold, limit_bytes, locked, make_room, note_size
 from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
 from pipelines.data.download import ProgressReporter, download
@@ -34,17 +38,16 @@ from pipelines.data.s3 import DataBucket
 def fetch(listing: RemoteListing, caches: Path, report_progress: ProgressReporter) -> Path:
     """The folder of the data set, in its layout. Raises DataError for a full disk, and the errors
     of the download."""
-    home = caches / "data" / _name_of(listing.uri)
+    home = caches / DATA / _name_of(listing.uri)
     tree = home / "trees" / listing.digest[:40]
-    with _errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-        with (home / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not tree.is_dir():
-                _check_links(home)
-                _fetch_objects(listing, home, report_progress)
-                _unpack_archives(listing, home, report_progress)
-                _link(listing, home, tree)
+    with _errors(home), locked(home / LOCK):
+        hold(home)
+        if not tree.is_dir():
+            _check_links(home)
+            _fetch_objects(listing, home, report_progress)
+            _unpack_archives(listing, home, report_progress)
+            _link(listing, home, tree)
+            note_size(home)
     return tree
 
 
@@ -56,7 +59,7 @@ def _name_of(uri: str) -> str:
 
 def _fetch_objects(listing: RemoteListing, home: Path, report_progress: ProgressReporter) -> None:
     wanted = {_object_path(home, one): one for one in listing.objects if not _is_here(home, one)}
-    _check_room(home, wanted)
+    _make_room(home, wanted)
     for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
     if wanted:
@@ -78,11 +81,15 @@ def _is_here(home: Path, one: Listed) -> bool:
     return False
 
 
-def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
-    """Raises OSError if the disk is too small. An archive needs its size twice until it is
-    unpacked: photographs hardly compress."""
+def _make_room(home: Path, wanted: dict[Path, Listed]) -> None:
+    """Delete what others no longer use, as the limit or the disk requires. Raises OSError if the
+    disk is still too small.
+
+    An archive needs its size twice until it is unpacked: photographs hardly compress.
+    """
     needed = sum(one.object.size * (2 if one.is_archive else 1) for one in wanted.values())
     held = sum(path.stat().st_blocks * 512 for path in home.glob("objects/*/*.partial"))
+    make_room(home.parents[1], max(0, needed - held), limit_bytes(os.environ))
     free = shutil.disk_usage(home).free
     if needed - held > free:
         raise OSError(
@@ -142,7 +149,7 @@ def _check_links(home: Path) -> None:
     """Raises OSError, before anything is fetched, if the file system supports no links."""
     probe = home / "probe"
     probe.unlink(missing_ok=True)
-    _link_file(home / "lock", probe)
+    _link_file(home / LOCK, probe)
     probe.unlink()
 
 

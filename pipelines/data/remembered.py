@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.account import complete_environment
+from orchestrator.cache_room import cache_folder
 from orchestrator.errors import DataError
 
 FOLDER = ".orchestrator"
@@ -70,9 +69,3 @@ def _locations(root: Path, name: str) -> Iterator[Path]:
         return
     digest = hashlib.sha256(str(root.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
     yield caches / "remembered" / digest[:40] / name
-
-
-def cache_folder() -> Path:
-    """The cache folder, in XDG_CACHE_HOME or else in ~/.cache; it may not exist yet."""
-    complete_environment()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"

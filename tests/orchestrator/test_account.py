@@ -32,7 +32,7 @@ folders = [cache_dir(), torch.hub.get_dir()]
 print(json.dumps({"user": getpass.getuser(), "home": str(pathlib.Path.home()), "folders": folders}))
 """
 CACHES = """
-from pipelines.data.folder import cache_folder
+from orchestrator.cache_room import cache_folder
 folder = cache_folder()
 import json, getpass, os, pathlib, matplotlib
 folders = [str(folder), matplotlib.get_cachedir(), matplotlib.get_configdir(),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.redaction import Redactor, secrets_of
+from orchestrator.redaction import Redactor, secret_forms, secrets_of
+from orchestrator.s3.client import known_secrets, new_client
+from tests.orchestrator.test_credentials import ID, KEY
+from tests.s3_front import Answer, front
 
 SECRET = "open-sesame"
 
@@ -79,3 +85,45 @@ def test_no_cut_splits_a_secret(secret: str, text: str, at: int) -> None:
     for start in range(max(0, end - len(secret) + 1), end):
         found = raw[start : start + len(secret)] == secret.encode()
         assert not (found and start < end < start + len(secret)) or end == len(secret)
+
+
+def test_credentials_that_no_variable_has_are_replaced() -> None:
+    redactor = Redactor(())
+    body = "MIIEvQIBADANBgkq\n" * 3
+    key = f"-----BEGIN PRIVATE KEY-----\n{body}-----END " + "PRIVATE KEY-----"
+    assert redactor.redacted_text(f"id {ID}, {key}.") == "id ***, ***."
+    url = "https://b.example/k?X-Amz-" + "Credential=abcdefgh%2F1&X-Amz-" + "Signature=0123456789"
+    assert redactor.redacted_text(f"GET {url} HTTP/1.1") == "GET https://b.example/k****** HTTP/1.1"
+    digest = "0a1b2c3d" * 8
+    assert redactor.redacted_text(f"key {digest}, Signature={digest}") == (
+        f"key {digest}, Signature=***"
+    )
+
+
+def test_debug_log_of_a_client_has_no_secret_after_redaction(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets = {
+        "AWS_ACCESS_KEY_ID": ID,
+        "AWS_SECRET_ACCESS_KEY": KEY,
+        "AWS_SESSION_TOKEN": "tokEn" * 9,
+    }
+    with front(lambda *_: Answer(200, b"content")) as server, caplog.at_level(logging.DEBUG):
+        for name, value in {**secrets, "AWS_ENDPOINT_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        client = new_client(max_connections=1, read_timeout_s=10)
+        client.get_object(Bucket="bucket", Key="a")
+        url = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a"})
+        logging.getLogger().info("presigned: %s", url)
+    assert "tokEn" in caplog.text
+    # As a log in the store is redacted, and as if a library had other credentials.
+    for redactor in (Redactor(secret_forms(known_secrets())), Redactor({"tokEn" * 9})):
+        text = redactor.redacted_text(caplog.text)
+        assert not [secret for secret in secrets.values() if secret in text]
+        assert not re.search(r"(?i)signature=[0-9a-f]{32}", text)
+
+
+def test_redaction_of_a_long_line_takes_linear_time() -> None:
+    """Patterns that backtrack would take minutes."""
+    line = b"-----BEGIN PRIVATE KEY-----eyJaaaaaaaaaaaaaaaa." * 2_000
+    assert len(Redactor(()).redacted(line)) < len(line)

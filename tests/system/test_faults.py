@@ -17,6 +17,7 @@ import pytest
 import ray
 from ray._private.state import available_resources_per_node
 
+from orchestrator.cluster import stage as stage_module
 from orchestrator.planning import plan_job
 from orchestrator.process import ONE_WISH_S
 from orchestrator.progress import Update
@@ -24,6 +25,8 @@ from orchestrator.results import load_results, load_training
 from orchestrator.run import run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
+from orchestrator.store.publish import fetch_artifact, load_manifest
+from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
 
 if TYPE_CHECKING:
@@ -211,7 +214,7 @@ def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address
     driver = _start(folder, "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
-    after = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
+    after = _published_trials(folder)
     assert set(after) == {"00001", "00002", "00003", "00004"}
     assert before.items() <= after.items()
     worked = _worked(folder)
@@ -223,6 +226,16 @@ def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address
         "each of the two trials repeats at most the epoch whose checkpoint was being written and "
         "the one after it"
     )
+
+
+def _published_trials(folder: Path) -> dict[str, Any]:
+    """The params of each trial of the finished search, by the trial's id."""
+    store = open_store(str(folder / "store"))
+    manifests = [load_manifest(store, path.stem) for path in folder.glob("store/manifests/*")]
+    (search,) = [found for found in manifests if found is not None and found.kind == "tune"]
+    fetched = fetch_artifact(store, search.artifacts["trials"], folder / "trials")
+    trials = Trials.model_validate_json((fetched / TRIALS_FILE).read_text())
+    return {trial.id: dict(trial.params) for trial in trials.trials}
 
 
 def _logs(folder: Path) -> list[Path]:
@@ -324,7 +337,10 @@ def test_workers_that_wait_too_long_start_again(folder: Path, cluster_address: s
     assert sorted(set(_worked(folder))) == _epochs(4)
 
 
-def test_seals_contain_the_score_and_the_best_are_kept(folder: Path, cluster_address: str) -> None:
+def test_seals_contain_the_score_and_the_best_are_kept(
+    folder: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "clear_training", lambda *_: None)
     _write_job(folder, epochs=5, keep_best=1)
     Watched(folder, cluster_address).run(at="never", act=None)
     seals = sorted((folder / "store").glob("train/*/checkpoints/*.json"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from orchestrator.cluster import stage
 from orchestrator.planning import plan_job
 from orchestrator.run import run_plan
 from orchestrator.spec import load_job
@@ -77,8 +78,9 @@ def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("far_machine")
 def test_workers_need_no_disk_or_config_file_of_the_driver(
-    tmp_path: Path, cluster_address: str, bucket: str
+    tmp_path: Path, cluster_address: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stage, "clear_training", lambda *_: None)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(

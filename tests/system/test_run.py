@@ -382,7 +382,7 @@ def test_an_evaluation_measures_a_model_and_is_reused(run: Runner, tmp_path: Pat
     assert manifest.recipe["measures"] == {"kind": "count", "version": 1}
     assert manifest.params["gain"] == 2.0
     assert manifest.params["epochs"] == 9
-    assert manifest.artifacts == {}
+    assert manifest.outputs == {}
     assert manifest.metrics[0].num_samples == 2
     assert manifest.provenance["device"]
     assert set(run(text=EVALUATED)[0].states.values()) == {"reused"}

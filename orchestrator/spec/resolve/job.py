@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from orchestrator.contract import Kind, Misfit, Params
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.job import Job, Notify, Seed, Stage, usable_counts
+from orchestrator.spec.job import Job, Notify, Seed, Stage, StoreOptions, usable_counts
 from orchestrator.spec.kinds.evaluate import EVALUATE
 from orchestrator.spec.kinds.tune import TUNE, TuneParams
 from orchestrator.spec.locations import store_uri
@@ -63,6 +63,8 @@ class JobFields(Params):
     """The seed of all stages without their own."""
     notify: Annotated[Notify | None, BeforeValidator(_fields_of_notify)] = None
     """Messages to Slack, Mattermost or Teams about a run. Null sends none."""
+    store_options: StoreOptions | None = None
+    """How a store in S3 keeps what is written. Null: as the bucket's own settings say."""
     stages: Annotated[dict[str, JsonValue], Field(min_length=1)]
     """The stages: the fields of each stage, by its name."""
 
@@ -90,6 +92,8 @@ def resolve_job(
         return None
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
+    if fields is not None and fields.store_options is not None and folder is not None:
+        _check_options(tree, folder, faults)
     written = expand_stages(tree.members_of("stages"), faults)
     stages = _resolve_stages(
         written, kinds=kinds, published=published, base_dir=base_dir, faults=faults
@@ -102,7 +106,19 @@ def resolve_job(
         fields.seed,
         {name: _stage(draft, links, fields.seed) for name, (draft, links) in stages.items()},
         fields.notify,
+        fields.store_options,
     )
+
+
+def _check_options(tree: Node, folder: str, faults: Faults) -> None:
+    """Add a fault unless the store is in S3: a user who asks for encryption must get it."""
+    if not folder.startswith("s3://"):
+        faults.add(
+            tree.members["store_options"].key_at,
+            "store_options",
+            f"has no effect on the folder {shown(folder)}; use a store s3://BUCKET/PREFIX, or "
+            "remove it (--set store_options=null)",
+        )
 
 
 def _resolve_stages(

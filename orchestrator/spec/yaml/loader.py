@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
+from orchestrator.credentials import Credential, find_credentials
 from orchestrator.spec.faults import SET, Faults, Mark, one_line, suggestion
 from orchestrator.spec.locations import refuse_unexpanded
 from orchestrator.spec.yaml.composer import Composer, LimitError
@@ -46,13 +47,13 @@ class Override:
         return self.path.split(".")
 
 
-def load_extended_tree(path: Path, faults: Faults) -> Node | None:
+def load_extended_tree(path: Path, faults: Faults, contents: list[bytes]) -> Node | None:
     """Return the tree of a file merged over the tree of the file that it extends, recursively.
 
     Returns None if one of the files cannot be read. Mappings are merged; any other value, including
-    a list, replaces the one of the extended file.
+    a list, replaces the one of the extended file. Appends the content of each file to `contents`.
     """
-    return _load_over(path, (), faults)
+    return _load_over(path, (), faults, contents)
 
 
 def parse_overrides(texts: Sequence[str], faults: Faults) -> list[Override]:
@@ -63,6 +64,10 @@ def parse_overrides(texts: Sequence[str], faults: Faults) -> list[Override]:
 
 def _parse_override(text: str, faults: Faults) -> Override | None:
     path, equals, value = text.partition("=")
+    if credentials := find_credentials(text):
+        steps = path if not find_credentials(path) else ""
+        faults.add(_SET_MARK, steps, credential_fault(credentials[0]))
+        return None
     if not equals or not all(path.split(".")):
         faults.add(
             _SET_MARK, repr(text), "must be written PATH=VALUE, such as stages.pretrain.epochs=3"
@@ -101,11 +106,29 @@ def _check_stage(tree: Node, steps: Sequence[str]) -> None:
         raise ValueError(f"unknown stage {steps[1]!r}{suggestion(steps[1], stages.members)}")
 
 
-def load_tree(path: Path, faults: Faults) -> Node | None:
-    """Return the tree of a file, or None if it cannot be read or parsed."""
+def credential_fault(found: Credential) -> str:
+    """Return the message of a fault about a credential. It does not contain the credential."""
+    return (
+        f"contains what looks like {found.what}; a job is kept in the store and shown in reports, "
+        "so remove it, revoke it, and provide a new one in an environment variable or in a file "
+        "such as ~/.aws/credentials"
+    )
+
+
+def load_tree(path: Path, faults: Faults, contents: list[bytes]) -> Node | None:
+    """Return the tree of a file, or None if it cannot be read or parsed. Appends the file's content
+    to `contents`."""
     source = str(path)
-    text = _read(path, faults)
-    if text is None:
+    content = _read(path, faults)
+    text = _decode(content, Mark(source), faults) if content is not None else None
+    if content is None or text is None:
+        return None
+    contents.append(content)
+    if credentials := find_credentials(text):
+        # Other faults are not looked for, because their messages show the values of fields.
+        for found in credentials:
+            mark = Mark(source, found.line + 1, found.column + 1)
+            faults.add(mark, "", credential_fault(found))
         return None
     tree = parse_tree(text, source, faults)
     if tree is not None and tree.value is None:
@@ -156,7 +179,7 @@ def _events(text: str) -> Iterator[Any]:
     return iter(YAML(typ="safe", pure=True).parse(text))
 
 
-def _read(path: Path, faults: Faults) -> str | None:
+def _read(path: Path, faults: Faults) -> bytes | None:
     whole = Mark(str(path))
     try:
         with path.open("rb") as file:
@@ -168,7 +191,7 @@ def _read(path: Path, faults: Faults) -> str | None:
     except OSError as err:
         faults.add(whole, "", f"cannot be read: {err.strerror}")
     else:
-        return _decode(content, whole, faults)
+        return content
     return None
 
 
@@ -204,14 +227,16 @@ def _wording(err: MarkedYAMLError) -> str:
     )
 
 
-def _load_over(path: Path, over: tuple[Path, ...], faults: Faults) -> Node | None:
+def _load_over(
+    path: Path, over: tuple[Path, ...], faults: Faults, contents: list[bytes]
+) -> Node | None:
     """Load `path`. `over` are the files that extend it, outermost first."""
-    tree = load_tree(path, faults)
+    tree = load_tree(path, faults, contents)
     if tree is None or EXTENDS not in tree.members:
         return tree
     field, rest = tree.split((EXTENDS,))
     base_path = _base_path(path, field.members[EXTENDS], (*over, path), faults)
-    base = _load_over(base_path, (*over, path), faults) if base_path else None
+    base = _load_over(base_path, (*over, path), faults, contents) if base_path else None
     return laid_over(base, rest) if base else None
 
 

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.artifact import digest_of
+from orchestrator.cache_room import cache_folder
 from orchestrator.errors import DataError
 from pipelines.data.digests import CONTENT_LIMIT_BYTES, digests_of_files
 from pipelines.data.faults import data_errors, first_named
-from pipelines.data.remembered import cache_folder
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import (
     INDEX_NAME,

@@ -101,3 +101,10 @@ def published(tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch) -
     """The job in the current folder, in a folder store and in S3."""
     monkeypatch.chdir(tmp_path)
     return publish_job(tmp_path, store_uri)
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+    """The job in the current folder and in a folder store."""
+    monkeypatch.chdir(tmp_path)
+    return publish_job(tmp_path, str(tmp_path / "store"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.hardware import Hardware
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import WorkerRank, run_pipeline
 from orchestrator.errors import MachineError, StageError
@@ -47,6 +48,7 @@ class Channel:
     def __init__(self) -> None:
         self.heard: list[StageEvent] = []
         self.amounts: list[Amounts] = []
+        self.noted: dict[Any, Hardware] = {}
 
     def is_stopping(self, stage: str) -> bool:
         return False
@@ -56,6 +58,12 @@ class Channel:
 
     def count(self, amounts: Amounts) -> None:
         self.amounts.append(amounts)
+
+    def note(self, stage: str, worker: Any, hardware: Hardware) -> None:
+        self.noted[worker] = hardware
+
+    def notes(self, stage: str) -> dict[Any, Hardware]:
+        return self.noted
 
 
 @pytest.fixture

@@ -416,11 +416,35 @@ def test_error_for_an_unreachable_server_says_what_to_check(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str, text: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://server.invalid")
+    monkeypatch.setenv("ORCHESTRATOR_ALLOW_HTTP", "1")
     monkeypatch.setenv(name, url)
     with pytest.raises(StoreError, match=text) as caught:
         open_store("s3://bucket/x").read("a")
     assert not isinstance(caught.value, StoreRefusedError)
     assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "minio", "me:sEcReT@store.example"])
+def test_endpoint_without_tls_on_another_machine_is_refused(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:9000")
+    text = (
+        rf"http://{host.rpartition('@')[2]}:9000 is not encrypted, so data could be read and "
+        r"changed on the network; use https:// in AWS_ENDPOINT_URL .*, or set "
+        r"ORCHESTRATOR_ALLOW_HTTP=1 if you trust"
+    )
+    with pytest.raises(StoreRefusedError, match=text) as caught:
+        open_store("s3://bucket/x").read("a")
+    assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1.2.3", "[::1]", "s3.localhost"])
+def test_endpoint_without_tls_on_this_machine_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:9000")
+    assert client.new_client(max_connections=1, read_timeout_s=1).meta.endpoint_url
 
 
 def test_proxy_that_requires_a_password_is_reported(

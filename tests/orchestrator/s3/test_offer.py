@@ -108,6 +108,13 @@ def test_worker_adopts_only_files_that_its_machine_has(machine: Path) -> None:
     assert "AWS_PROFILE" not in environ
 
 
+def test_worker_may_use_an_endpoint_without_tls_if_its_driver_may() -> None:
+    offer = make_offer({"ORCHESTRATOR_ALLOW_HTTP": "1"})
+    environ = {OFFER: json.dumps(offer)}
+    adopt_offer(environ)
+    assert environ["ORCHESTRATOR_ALLOW_HTTP"] == "1"
+
+
 def test_own_settings_take_precedence_over_the_offer(machine: Path) -> None:
     own = {"AWS_ENDPOINT_URL": "http://own", "AWS_CA_BUNDLE": "/own", "AWS_ACCESS_KEY_ID": "own"}
     offer = {

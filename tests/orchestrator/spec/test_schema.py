@@ -23,7 +23,7 @@ JOB_FILES = sorted((ROOT / "jobs").glob("*.yaml"))
 
 
 def _load(path: Path) -> Any:
-    tree = load_tree(path, Faults())
+    tree = load_tree(path, Faults(), [])
     assert tree is not None
     return plain(tree)
 

@@ -23,6 +23,7 @@ from typing import Any
 import boto3
 import pytest
 
+from orchestrator import cache_room
 from orchestrator.contract import Event
 from orchestrator.errors import DataError, StoppedError, UnreachableError
 from orchestrator.s3 import client
@@ -35,6 +36,7 @@ from pipelines.data.s3 import DataBucket
 from pipelines.detection.annotations.coco import fingerprint, fingerprint_val, read_annotations
 from pipelines.detection.params import DetectionParams
 from pipelines.segmentation.ade20k import read_classes, read_pairs
+from tests.conftest import make_bucket
 from tests.pipelines.openmmlab.harness import write_ade20k, write_coco
 
 SPLITS = ("train", "val")
@@ -524,3 +526,24 @@ def test_sha256sums_that_are_not_utf8_are_reported(coco: Path, bucket: str) -> N
         DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"
     ):
         fingerprint_remote(uri, "coco", "val")
+
+
+def test_unused_data_set_makes_room_for_the_next_one(
+    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE_GIB", "0")
+    monkeypatch.setattr(cache_room, "_held", {})
+    first, second, third = (
+        upload(coco, name) for name in (bucket, make_bucket("second"), make_bucket("third"))
+    )
+    held = data_folder(first, "coco")
+    assert data_folder(second, "coco").is_dir()
+    assert held.is_dir()  # this process reads it
+    for home, descriptor in cache_room._held.items():
+        if home in held.parents:
+            os.close(descriptor)  # as if the process that reads it had ended
+    folder = data_folder(third, "coco")
+    assert not held.exists()
+    assert sorted(folder.parents[1].parent.iterdir()) == sorted(
+        [folder.parents[1], data_folder(second, "coco").parents[1]]
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data.remembered import cache_folder
+from orchestrator.cache_room import cache_folder
 
 
 def test_cache_folder_follows_the_environment(

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store.publish import manifest_name
-from tests.orchestrator.artifacts.published import Published, published
+from tests.orchestrator.artifacts.published import Published
+from tests.orchestrator.artifacts.published import in_folder as published
 from tests.orchestrator.cli.artifacts.running import run, run_json
 
 __all__ = ["published"]

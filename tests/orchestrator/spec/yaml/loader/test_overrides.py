@@ -167,7 +167,7 @@ def test_store_becomes_absolute(store: str, location: str, tmp_path: Path) -> No
             ),
         ),
         (
-            "s3://key:secret@bucket/x",
+            "s3://secret@bucket/x",
             (
                 "must be s3://BUCKET/PREFIX without credentials; provide them through AWS's "
                 "standard chain (environment variables, ~/.aws)"
