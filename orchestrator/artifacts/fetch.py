@@ -15,8 +15,9 @@ from orchestrator.store.publish import fetch_artifact, sha256_of
 MAX_NAMED = 3
 
 
-def fetch_output(store: Store, artifact: Artifact, folder: Path) -> int:
-    """Fetch the files that `folder` does not have yet. Returns their number.
+def fetch_output(store: Store, artifact: Artifact, folder: Path, *, key: str) -> int:
+    """Fetch the files that `folder` does not have yet. Returns their number. `key` is the stage's
+    Key.
 
     Each file appears whole and verified. Raises JobError if files in `folder` differ,
     IntegrityError for a damaged blob, StoreError if `folder` cannot be written.
@@ -25,7 +26,7 @@ def fetch_output(store: Store, artifact: Artifact, folder: Path) -> int:
     with drafts_in(folder) as drafts:
         present = _present(folder, expected)
         missing = tuple(file for file in artifact.files if file.path not in present)
-        fetch_artifact(store, Artifact(files=missing), drafts)
+        fetch_artifact(store, Artifact(files=missing), drafts, key=key)
         for file in missing:
             _move(drafts / file.path, folder / file.path)
     return len(missing)

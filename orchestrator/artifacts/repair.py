@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -10,22 +11,58 @@ from typing import Protocol
 from orchestrator.artifact import File, Manifest
 from orchestrator.artifacts.verify import Fault, broken_manifests, check_blob
 from orchestrator.errors import IntegrityError
+from orchestrator.store.input_cache import InputCache
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import blob_name, sha256_of
+from orchestrator.store.publish import blob_name, fetch_file
 
 
 class Source(Protocol):
-    """A place that may have intact copies, such as another store."""
+    """A place that may have intact copies."""
 
     @property
-    def uri(self) -> str:
-        """The location, for messages."""
+    def location(self) -> str:
+        """Where it is, for messages."""
 
-    def read(self, name: str) -> bytes | None:
-        """Return the content of `name`, or None if it does not exist."""
+    def fetch(self, file: File, path: Path) -> bool:
+        """Copy a published file to `path`. Returns False if there is no intact copy."""
 
-    def download(self, name: str, path: Path) -> bool:
-        """Copy `name` to the file `path`. Returns False if `name` does not exist."""
+    def manifest(self, name: str) -> bytes | None:
+        """Return the content of the manifest `name`, or None."""
+
+
+@dataclass(frozen=True)
+class OtherStore:
+    """Another store that has the same artifacts."""
+
+    store: Store
+
+    @property
+    def location(self) -> str:
+        return self.store.uri
+
+    def fetch(self, file: File, path: Path) -> bool:
+        try:
+            fetch_file(self.store, blob_name(file.sha256), file, path)
+        except IntegrityError:
+            return False
+        return True
+
+    def manifest(self, name: str) -> bytes | None:
+        return self.store.read(name)
+
+
+@dataclass(frozen=True)
+class ThisMachine:
+    """The inputs that stages have fetched to this machine."""
+
+    cache: InputCache
+    location = "this machine's cache"
+
+    def fetch(self, file: File, path: Path) -> bool:
+        return self.cache.take(file, path)
+
+    def manifest(self, name: str) -> bytes | None:
+        return None
 
 
 def repair_manifests(
@@ -55,7 +92,7 @@ def repair(store: Store, fault: Fault, sources: Iterable[Source]) -> str | None:
         else:
             is_repaired = _repair_blob(store, fault.file, source)
         if is_repaired:
-            return source.uri
+            return source.location
     return None
 
 
@@ -63,14 +100,14 @@ def _repair_blob(store: Store, file: File, source: Source) -> bool:
     name = blob_name(file.sha256)
     with TemporaryDirectory(prefix="orchestrator-repair-") as folder:
         path = Path(folder, "blob")
-        if not source.download(name, path) or sha256_of(path) != file.sha256:
+        if not source.fetch(file, path):
             return False
         store.upload(name, path)
     return check_blob(store, file) is None
 
 
 def _repair_manifest(store: Store, fault: Fault, source: Source) -> bool:
-    document = source.read(fault.name)
+    document = source.manifest(fault.name)
     try:
         if document is None or Manifest.from_json(document, where=fault.name).key != fault.key:
             return False

@@ -3,11 +3,11 @@ if asked, a blob to its bytes."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -16,7 +16,7 @@ from orchestrator.artifact import File, Manifest, digest_of
 from orchestrator.artifacts.lineage import input_keys
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import blob_name, load_manifest, manifest_name, sha256_of
+from orchestrator.store.publish import blob_name, load_manifest, manifest_name
 
 BATCH = 20_000
 """Files that are checked with one listing of the blobs. Bounds memory to some 30 MB."""
@@ -91,7 +91,7 @@ def verify(store: Store, keys: Iterable[str], *, is_deep: bool) -> Iterator[Chec
     """Check the manifests of `keys` and of their inputs, back to the first stage.
 
     `is_deep` reads all bytes. Otherwise blobs are checked by name and size. Takes memory for the
-    Keys, for a batch of files, and disk for one blob.
+    Keys and for a batch of files, whatever their sizes.
     """
     batch: list[tuple[str, Manifest | Fault | None]] = []
     num_files = 0
@@ -113,15 +113,17 @@ def broken_manifests(store: Store, keys: Iterable[str]) -> Iterator[Fault]:
 
 def check_blob(store: Store, file: File) -> Finding | None:
     """Read a blob and compare it with its digest. Returns None if it is intact."""
-    with TemporaryDirectory(prefix="orchestrator-verify-") as folder:
-        path = Path(folder, "blob")
-        if not store.download(blob_name(file.sha256), path):
+    try:
+        pieces = store.stream(blob_name(file.sha256), size=file.size)
+        if pieces is None:
             return Finding(Damage.MISSING, "does not exist")
-        size, digest = path.stat().st_size, sha256_of(path)
-    if size != file.size:
-        return _wrong_size(size, file)
-    if digest != file.sha256:
-        return Finding(Damage.WRONG_BYTES, f"its bytes have the sha256 {digest}")
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+    except IntegrityError as err:
+        return Finding(Damage.WRONG_SIZE, str(err))
+    if digest.hexdigest() != file.sha256:
+        return Finding(Damage.WRONG_BYTES, f"its bytes have the sha256 {digest.hexdigest()}")
     return None
 
 

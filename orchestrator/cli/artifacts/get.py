@@ -51,7 +51,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     manifest = chosen.manifest(stage)
     artifact = _artifact(manifest, name)
     if arguments.target is None:
-        num_new = fetch_output(chosen.store, artifact, arguments.folder)
+        num_new = fetch_output(chosen.store, artifact, arguments.folder, key=manifest.key)
         num_files = len(artifact.files)
     else:
         num_new, num_files = _convert(arguments, chosen, manifest, artifact)
@@ -82,7 +82,7 @@ def _convert(
         fetched, made = scratch / "fetched", scratch / "made"
         fetched.mkdir()
         made.mkdir()
-        fetch_output(chosen.store, artifact, fetched)
+        fetch_output(chosen.store, artifact, fetched, key=manifest.key)
         how_to_load = convert_checkpoint(fetched, made, target=arguments.target, kind=manifest.kind)
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         card = _card(arguments, chosen, manifest, how_to_load=how_to_load, files=files)

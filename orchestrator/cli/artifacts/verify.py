@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import IO, NamedTuple
 from pydantic import JsonValue
 
 from orchestrator.artifacts.listing import stored_keys
-from orchestrator.artifacts.repair import Source, repair, repair_manifests
+from orchestrator.artifacts.repair import OtherStore, Source, ThisMachine, repair, repair_manifests
 from orchestrator.artifacts.verify import Checked, Fault, verify
 from orchestrator.cli.artifacts.bundle import add_bundle_options, is_bundle, verify_bundle
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_verb, choose, chosen_store
@@ -23,6 +24,7 @@ from orchestrator.errors import Fault as WrongOption
 from orchestrator.errors import IntegrityError, SpecError
 from orchestrator.report.numbers import count_text, size_text
 from orchestrator.store import Store
+from orchestrator.store.input_cache import input_cache
 
 
 class Subject(NamedTuple):
@@ -65,7 +67,7 @@ def add(parsers: Parsers, *, has_key: bool) -> None:
         metavar="URI",
         action="append",
         default=[],
-        help="a store that has copies, for --repair; may be repeated",
+        help="another store that has copies, for --repair; may be repeated",
     )
     add_bundle_options(verb)
 
@@ -76,7 +78,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     if arguments.sources and not arguments.repair:
         raise SpecError([WrongOption("--from", None, None, "", "needs --repair")])
     subject = _subject(arguments)
-    sources: list[Source] = [store_at(uri) for uri in arguments.sources]
+    sources = _sources(arguments)
     tally = Tally(is_deep=arguments.deep)
     if arguments.repair:
         repaired = repair_manifests(subject.store, subject.keys, sources)
@@ -90,6 +92,14 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     if arguments.json:
         print_json(stdout, {"schema": 1, "store": subject.store.uri, **tally.to_json()})
     return IntegrityError.exit_code if tally.num_left else 0
+
+
+def _sources(arguments: Namespace) -> list[Source]:
+    """Where `--repair` looks for copies, nearest first."""
+    if not arguments.repair:
+        return []
+    others = [OtherStore(store_at(uri)) for uri in arguments.sources]
+    return [ThisMachine(input_cache(os.environ)), *others]
 
 
 def _print_lines(arguments: Namespace, stream: IO[str], lines: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.artifact import File
 from orchestrator.errors import SpecError
 from orchestrator.store import Store
+from orchestrator.store.input_cache import input_cache
 from orchestrator.store.publish import load_manifest, manifest_name
 from tests.orchestrator.artifacts.published import Published, publish_job, published
 from tests.orchestrator.cli.artifacts.running import run, run_json
@@ -114,6 +117,20 @@ def test_repair_writes_again_what_another_store_has(published: Published, copy: 
     assert code == 0
     assert text.count(f"repaired from {copy.store.uri}") == 2
     assert text.splitlines()[-1].startswith("2 stages, 4 files, 14 B: 0 faults, 2 repaired")
+    assert faults("job.yaml", "--deep") == []
+
+
+def test_repair_takes_what_a_stage_has_fetched_to_this_machine(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = File(path="x", sha256=hashlib.sha256(b"weights").hexdigest(), size=7)
+    (tmp_path / "fetched").write_bytes(b"weights")
+    input_cache({}).put(file, tmp_path / "fetched")
+    published.store.delete(published.blob(b"weights"))
+    code, text = run("verify", "job.yaml", "--repair")
+    assert code == 0
+    assert "repaired from this machine's cache" in text
     assert faults("job.yaml", "--deep") == []
 
 
