@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from orchestrator.artifact import Artifact, File, Manifest, Value
+from orchestrator.artifact import CODE_PATCH, Artifact, File, Manifest, Value
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.artifacts.transfer import manifests_of
 from orchestrator.contract import CHECKPOINT
@@ -36,8 +36,6 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file, manifest_name, sha256_of
 
 DIGESTS, SIGNATURE = "digests.json", "signature.json"
-CODE_PATCH = "code_patch"
-"""The output of a manifest with the local changes of the code that ran."""
 
 
 class Contents(Value):
