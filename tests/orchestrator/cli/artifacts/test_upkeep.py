@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SpecError
-from orchestrator.store import open_store
+from orchestrator.cli.artifacts import pin
+from orchestrator.errors import JobError, SpecError
+from orchestrator.store import Store, open_store
+from orchestrator.store.publish import manifest_name
 from tests.orchestrator.artifacts.published import Published, publish_job
 from tests.orchestrator.cli.artifacts.running import run, run_json
 
@@ -102,3 +104,18 @@ def test_names_and_options_that_do_not_fit_are_refused() -> None:
         run("bundle", "job.yaml", "out.zip")
     with pytest.raises(SpecError, match=r"--public-key: needs FILE\.tar instead of JOB"):
         run("verify", "job.yaml", "--public-key", "public.pem")
+
+
+def test_a_result_that_gc_removes_is_not_pinned(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = manifest_name(published.plan["pretrain"].key)
+
+    def finish_gc(store: Store, names: list[str]) -> None:
+        assert names == [manifest]
+        store.delete(manifest)
+
+    monkeypatch.setattr(pin, "await_unmarked", finish_gc)
+    with pytest.raises(JobError, match="has just removed its results"):
+        run("pin", "job.yaml", "pretrain")
+    assert published.store.names("pins") == []
