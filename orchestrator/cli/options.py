@@ -11,9 +11,9 @@ from orchestrator.spec.locations import refuse_unexpanded
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_job_options(verb: argparse.ArgumentParser, *, has_as: bool = True) -> None:
-    """Add `--set`, `--as` and `--store`, which `cli.job.load` reads. Without `has_as`, a verb uses
-    `--as` for something else."""
+def add_job_options(verb: argparse.ArgumentParser, *, has_name: bool = True) -> None:
+    """Add `--set`, `--as` and `--store`, which `cli.job.load` reads. Without `has_name`, `--as`
+    means something else in this verb, and only `--set name=NAME` names the job."""
     verb.add_argument(
         "--set",
         dest="overrides",
@@ -22,7 +22,7 @@ def add_job_options(verb: argparse.ArgumentParser, *, has_as: bool = True) -> No
         default=[],
         help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
     )
-    if has_as:
+    if has_name:
         verb.add_argument(
             "--as",
             dest="overrides",

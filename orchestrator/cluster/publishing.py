@@ -11,14 +11,16 @@ from importlib import metadata
 import ray
 from pydantic import JsonValue
 
-from orchestrator.artifact import CODE_PATCH, Artifact, Manifest
+from orchestrator.artifact import CODE_PATCH, Artifact, File, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.cost import PUBLISHED, closed_attempts, cost_of
 from orchestrator.cluster.origin import publish_records
 from orchestrator.code_version import CodeVersion, code_sha256
 from orchestrator.contract import StageResult
+from orchestrator.errors import StoreError
 from orchestrator.store import open_store
-from orchestrator.store.publish import publish_artifact, publish_manifest
+from orchestrator.store.blobs import publish_with_blobs
+from orchestrator.store.publish import blob_name, publish_artifact
 
 
 def publish_result(
@@ -65,7 +67,21 @@ def publish_result(
             **(hardware or {}),
         },
     )
-    return publish_manifest(store, manifest)
+    local = {
+        file.sha256: folder / file.path
+        for name, folder in result.outputs.items()
+        for file in manifest.artifacts[name].files
+    }
+
+    def upload_again(file: File) -> None:
+        if file.sha256 not in local:
+            raise StoreError(
+                f"store {store.uri}: {blob_name(file.sha256)} ({file.path}) was deleted before "
+                "the stage could publish it; run again with --force STAGE"
+            )
+        store.upload(blob_name(file.sha256), local[file.sha256])
+
+    return publish_with_blobs(store, manifest, upload_again)
 
 
 def _code_that_ran(of_driver: JsonValue) -> CodeVersion:

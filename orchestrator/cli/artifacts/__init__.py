@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
-from orchestrator.cli.artifacts import get, lineage, ls, pin, unpin, verify
+from orchestrator.cli.artifacts import bundle, gc, get, lineage, ls, pin, pull, push, unpin, verify
 from orchestrator.cli.options import Parsers
 
 
@@ -28,6 +28,10 @@ VERBS: Mapping[str, Verb] = {
     "lineage": lineage,
     "pin": pin,
     "unpin": unpin,
+    "push": push,
+    "pull": pull,
+    "gc": gc,
+    "bundle": bundle,
 }
 
 

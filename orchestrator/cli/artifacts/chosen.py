@@ -58,7 +58,7 @@ def add_verb(
     *,
     has_key: bool,
     needs_job: bool = True,
-    has_as: bool = True,
+    has_name: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a verb with JOB and its options, or with `--key` instead of JOB."""
     verb = parsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -69,7 +69,7 @@ def add_verb(
         verb.add_argument(
             "job", metavar="JOB", type=Path, nargs=nargs, help=f"a YAML job file{more}"
         )
-    add_job_options(verb, has_as=has_as)
+    add_job_options(verb, has_name=has_name)
     verb.add_argument(
         "--key", metavar="KEY", help="a Key in --store, or its first digits, instead of JOB"
     )

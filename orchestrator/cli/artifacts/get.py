@@ -28,7 +28,7 @@ CARD_FILE = "README.md"
 
 def add(parsers: Parsers, *, has_key: bool) -> None:
     text = "download an output of a stage, verified by its sha256"
-    verb = add_verb(parsers, "get", text, has_key=has_key, has_as=False)
+    verb = add_verb(parsers, "get", text, has_key=has_key, has_name=False)
     name = "OUTPUT" if has_key else "STAGE.OUTPUT"
     verb.add_argument("output", metavar=name, help="the output, such as pretrain.checkpoint")
     verb.add_argument(

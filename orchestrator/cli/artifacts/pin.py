@@ -8,11 +8,14 @@ import time
 from argparse import Namespace
 from typing import IO
 
-from orchestrator.artifacts.pins import Pin, load_pin, write_pin
+from orchestrator.artifacts.pins import Pin, load_pin, remove_pin, write_pin
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_stage_verb, choose, only_stage
 from orchestrator.cli.console import print_json
 from orchestrator.cli.options import Parsers
+from orchestrator.errors import JobError
 from orchestrator.report.lineage import time_text
+from orchestrator.store.marks import await_unmarked
+from orchestrator.store.publish import manifest_name
 
 
 def add(parsers: Parsers, *, has_key: bool) -> None:
@@ -31,6 +34,11 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
         pinned_at_s=time.time(),
     )
     is_new = write_pin(chosen.store, pin)
+    # gc may be about to delete the results. What exists when it has finished stays.
+    await_unmarked(chosen.store, [manifest_name(manifest.key)])
+    if chosen.store.read(manifest_name(manifest.key)) is None:
+        remove_pin(chosen.store, manifest.key)
+        raise JobError(f"{manifest.stage}: `artifacts gc` has just removed its results")
     if not is_new:
         pin = load_pin(chosen.store, manifest.key) or pin
     if arguments.json:

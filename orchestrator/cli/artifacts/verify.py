@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from orchestrator.artifacts.listing import stored_keys
 from orchestrator.artifacts.repair import OtherStore, Source, ThisMachine, repair, repair_manifests
 from orchestrator.artifacts.verify import Checked, Fault, verify
+from orchestrator.cli.artifacts.bundle import add_bundle_options, is_bundle, verify_bundle
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_verb, choose, chosen_store
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import store_at
@@ -68,9 +69,12 @@ def add(parsers: Parsers, *, has_key: bool) -> None:
         default=[],
         help="another store that has copies, for --repair; may be repeated",
     )
+    add_bundle_options(verb)
 
 
 def run(arguments: Namespace, stdout: IO[str]) -> int:
+    if is_bundle(arguments):
+        return verify_bundle(arguments, stdout)
     if arguments.sources and not arguments.repair:
         raise SpecError([WrongOption("--from", None, None, "", "needs --repair")])
     subject = _subject(arguments)

@@ -26,7 +26,7 @@ from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.checkpoints import commit_checkpoint
-from orchestrator.store.publish import load_manifest
+from orchestrator.store.publish import load_manifest, training_name
 from orchestrator.store.training import Training
 from tests.orchestrator.counting import KINDS
 
@@ -174,7 +174,8 @@ def _attempt_at(store_uri: str, tmp_path: Path, *forced: str) -> Attempt:
     store = open_store(store_uri)
     plan = plan_job(job, store, forced=forced)
     open_journal(store, plan, run_id="now")
-    return make_attempt(plan, plan.stages[0], store, {"run_id": "now"})
+    training = Training(training_name(plan.stages[0].key), 1)
+    return make_attempt(plan, plan.stages[0], store, training, {"run_id": "now"})
 
 
 def test_forced_stage_repairs_a_blob_with_a_flipped_byte(

@@ -1,0 +1,52 @@
+"""Which blobs a store has, and manifests that never name a missing one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from orchestrator.artifact import File, Manifest
+from orchestrator.store.marks import Clock, Sleep, clock_s, refer_to_blobs
+from orchestrator.store.protocol import Store
+from orchestrator.store.publish import blob_name, publish_manifest
+
+
+def missing_files(store: Store, files: Iterable[File]) -> list[File]:
+    """Return the files without a blob of their size, each once. Lists at most 256 folders."""
+    wanted = {blob_name(file.sha256): file for file in files}
+    for folder in sorted({name.rpartition("/")[0] for name in wanted}):
+        for entry in store.entries(folder):
+            if entry.name in wanted and entry.size == wanted[entry.name].size:
+                del wanted[entry.name]
+    return list(wanted.values())
+
+
+def files_of(manifest: Manifest) -> tuple[File, ...]:
+    """Return all files of a manifest."""
+    return tuple(file for artifact in manifest.artifacts.values() for file in artifact.files)
+
+
+def publish_with_blobs(
+    store: Store,
+    manifest: Manifest,
+    upload: Callable[[File], None],
+    *,
+    clock: Clock = clock_s,
+    sleep: Sleep = time.sleep,
+) -> Manifest:
+    """Publish a manifest as `publish_manifest` does, next to a gc. Calls `upload` for each file
+    whose blob is missing."""
+    files = files_of(manifest)
+
+    def ensure() -> None:
+        for file in missing_files(store, files):
+            upload(file)
+
+    return refer_to_blobs(
+        store,
+        {blob_name(file.sha256) for file in files},
+        ensure=ensure,
+        commit=lambda: publish_manifest(store, manifest),
+        clock=clock,
+        sleep=sleep,
+    )

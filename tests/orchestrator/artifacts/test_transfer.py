@@ -1,0 +1,125 @@
+"""Copies of a job's results are complete, verified, and resume after a kill."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifacts.transfer import Copied, copy_job
+from orchestrator.errors import IntegrityError, JobError
+from orchestrator.store import Store, open_store
+from orchestrator.store.publish import manifest_name
+from tests.orchestrator.artifacts.published import Published, published
+
+__all__ = ["published"]
+
+RUN = "runs/20260101T000000-a"
+
+
+@pytest.fixture
+def target(tmp_path: Path, published: Published) -> Store:
+    """An empty store. The published job also has a run there is no other trace of."""
+    published.store.write(f"{RUN}/run.json", b"{}")
+    published.store.write(f"{RUN}/logs/pretrain/1/rank0/000001.log", b"line\n")
+    published.store.write("runs/20250101T000000-b/run.json", b"of another job")
+    return open_store(str(tmp_path / "target"))
+
+
+def copy(source: Store, target: Store) -> Copied:
+    return copy_job(source, target, "small", say=lambda line: None)
+
+
+def contents(store: Store) -> dict[str, bytes | None]:
+    tops = ("blobs", "manifests", "jobs", "runs", "publishing")
+    return {name: store.read(name) for top in tops for name in store.names(top)}
+
+
+def test_a_copy_has_the_results_of_the_job_and_nothing_else(
+    published: Published, target: Store
+) -> None:
+    copied = copy(published.store, target)
+    wanted = contents(published.store)
+    del wanted["runs/20250101T000000-b/run.json"]
+    assert contents(target) == wanted
+    assert (copied.num_new_results, copied.num_new_blobs, copied.num_new_run_files) == (2, 4, 2)
+
+
+def test_a_second_copy_transfers_nothing(published: Published, target: Store) -> None:
+    copy(published.store, target)
+    copied = copy(published.store, target)
+    assert (copied.num_new_results, copied.num_new_blobs, copied.num_new_run_files) == (0, 0, 0)
+    assert (copied.num_results, copied.num_blobs, copied.num_runs) == (2, 4, 1)
+
+
+def test_results_come_back_as_they_were(published: Published, target: Store) -> None:
+    before = contents(published.store)
+    copy(published.store, target)
+    for top in ("blobs", "manifests", "jobs"):
+        for name in published.store.names(top):
+            published.store.delete(name)
+    copy(target, published.store)
+    assert contents(published.store) == before
+
+
+def test_a_damaged_blob_is_not_copied_and_no_manifest_is(
+    published: Published, target: Store
+) -> None:
+    published.store.write(published.blob(b"weights"), b"weighty")
+    with pytest.raises(IntegrityError, match="differs from its sha256"):
+        copy(published.store, target)
+    assert target.names("manifests") == target.names("jobs") == []
+
+
+def test_a_later_run_of_the_job_stays_the_last_one(published: Published, target: Store) -> None:
+    document = published.store.read("jobs/small/latest.json") or b""
+    later = document.replace(b"20260101T000000-a", b"20270101T000000-a")
+    target.write("jobs/small/latest.json", later)
+    assert not copy(published.store, target).is_latest
+    assert target.read("jobs/small/latest.json") == later
+
+
+def test_a_job_that_never_ran_cannot_be_copied(target: Store, published: Published) -> None:
+    with pytest.raises(JobError, match="other: has not run with the store"):
+        copy_job(published.store, target, "other", say=lambda line: None)
+
+
+_SLOW = """
+import sys, time
+from orchestrator.artifacts import transfer
+from orchestrator.store import open_store
+from orchestrator.store.folder import FolderStore
+
+step = FolderStore._replace
+def slow(self, draft, name):
+    print(name, flush=True)
+    time.sleep(60 if name.startswith(sys.argv[3]) else 0)
+    step(self, draft, name)
+FolderStore._replace = slow
+transfer.copy_job(open_store(sys.argv[1]), open_store(sys.argv[2]), "small", say=print)
+"""
+"""A copy that stops before the first write of a kind, to be killed there."""
+
+
+@pytest.mark.parametrize("killed_at", ["blobs/", "runs/", "publishing/", "jobs/"])
+def test_a_killed_copy_leaves_no_manifest_without_blobs_and_resumes(
+    published: Published, target: Store, killed_at: str
+) -> None:
+    arguments = (published.store.uri, target.uri, killed_at)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert any(line.startswith(killed_at) for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    if target.names("manifests"):
+        assert len(target.names("blobs")) == 4
+    assert target.names("jobs") == []
+    copy(published.store, target)
+    assert target.read(manifest_name(published.plan["measured"].key)) is not None
+    assert len(target.names("blobs")) == 4
