@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from orchestrator.live.cache import CachedStore
 from orchestrator.store import Store, open_store
+from orchestrator.store.folder import FolderStore
+from orchestrator.store.publish import blob_name
 
 BATCH, RECORD, BLOB = "runs/r/events/000001.jsonl", "runs/r/run.json", "blobs/sha256/ab/abc"
 
@@ -60,3 +63,16 @@ def test_blobs_are_downloaded_once(cached: CachedStore, tmp_path: Path) -> None:
 def test_nothing_is_written(cached: CachedStore) -> None:
     with pytest.raises(AssertionError, match="a page only reads the store"):
         cached.write("name", b"")
+
+
+def test_damaged_blob_is_read_again_after_its_repair(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    store = FolderStore(tmp_path / "store")
+    blob = blob_name(hashlib.sha256(b"whole").hexdigest())
+    store.write(blob, b"WHOLE")
+    cached = CachedStore(store, tmp_path / "kept")
+    assert b"".join(cached.stream(blob, size=5) or ()) == b"WHOLE"
+    store.write(blob, b"whole")
+    assert b"".join(cached.stream(blob, size=5) or ()) == b"whole"
+    store.delete(blob)
+    assert b"".join(cached.stream(blob, size=5) or ()) == b"whole"  # kept
