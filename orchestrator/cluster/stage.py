@@ -10,7 +10,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -98,9 +97,17 @@ def run_stage(
         train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
-    with suppress(StoreError):  # the stage is done; `artifacts gc` deletes what is left
-        clear_training(store, planned.key)
+    _clear(store, attempt, channel)
     return manifest
+
+
+def _clear(store: Store, attempt: Attempt, channel: EventChannel) -> None:
+    """Delete the resume state of a stage that is done. An error does not fail the stage."""
+    try:
+        clear_training(store, attempt.key)
+    except StoreError as err:
+        text = f"its resume state stays until the next run or `artifacts gc`: {err}"
+        channel.send(attempt.says(Event(text), is_remark=True))
 
 
 def _search(

@@ -21,6 +21,9 @@ SMALL_BYTES = 2**24
 """Smaller files are transferred several at a time. S3 uses several threads for a larger one."""
 FILES_AT_ONCE = 8
 
+TRAINING = "train"
+"""The folder of all resume state."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -35,7 +38,7 @@ def manifest_name(key: str) -> str:
 
 def training_name(key: str) -> str:
     """The folder of a stage's mutable resume state until its manifest exists."""
-    return f"train/{key}"
+    return f"{TRAINING}/{key}"
 
 
 def publish_artifact(store: Store, folder: Path, *, always: bool = False) -> Artifact:
