@@ -81,13 +81,14 @@ class S3Store(Bucket):
         )
 
     def create(self, name: str, content: bytes) -> bool:
+        # A server that ignores the condition would replace the object, so ask first. There, this is
+        # safe for one writer at a time, see `probe`.
+        if self.read(name) is not None:
+            return False
         is_created = self._put_if_absent(name, content)
-        # The server supports no conditions: this is safe for one writer at a time, see `probe`.
         if is_created is None:
-            is_created = self.read(name) is None
-            if is_created:
-                self.write(name, content)
-        return is_created
+            self.write(name, content)
+        return is_created is not False
 
     def _put_if_absent(self, name: str, content: bytes) -> bool | None:
         """Write `content` if `name` does not exist. Returns whether it did, or None if the server
