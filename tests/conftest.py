@@ -173,7 +173,7 @@ def s3_endpoint(environment: None) -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
-    _await_port(port, server)
+    await_port(port, server)
     yield variables["AWS_ENDPOINT_URL"]
     for name, value in before.items():
         os.environ.pop(name)
@@ -191,7 +191,8 @@ def free_port() -> int:
         return port
 
 
-def _await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 600) -> None:
+def await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 600) -> None:
+    """Wait until the process `server` listens on a port of 127.0.0.1."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -215,7 +216,8 @@ def make_bucket(kind: str) -> str:
     import boto3  # noqa: PLC0415  only the tests that use it pay for the import
 
     name = f"{kind}-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=name)
+    # A session of its own: the default one keeps the credentials of its first use.
+    boto3.session.Session().client("s3").create_bucket(Bucket=name)
     return name
 
 

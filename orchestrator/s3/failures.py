@@ -186,6 +186,14 @@ def may_refuse_header(err: Exception) -> bool:
     return status in _UNKNOWN_HEADER and response["Error"].get("Code") not in BAD_DIGESTS
 
 
+def refuses_whole_checksum(err: Exception) -> bool:
+    """Whether the server compared the checksum of a whole object with the one that it computed from
+    those of its parts. Each part was right."""
+    cause = _cause_of(err)
+    is_end = getattr(cause, "operation_name", None) == "CompleteMultipartUpload"
+    return is_end and getattr(cause, "response", {})["Error"].get("Code") in BAD_DIGESTS
+
+
 def without_secrets_of_urls(text: str) -> str:
     """Return `text` without the user, the password and the signature of its URLs."""
     return without_signatures(_USERINFO.sub("//", text))

@@ -10,13 +10,31 @@ import hashlib
 from base64 import b64encode
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.digests import Digests
+from orchestrator.s3 import failures
 
 COMPOSITE = "COMPOSITE"
 """The type of a checksum that was computed from the checksums of parts."""
+
+
+class Checks(Enum):
+    """The checksums that a server compares when it receives a file, and keeps."""
+
+    WHOLE = "of the whole object"
+    PARTS = "of each part, if it comes in parts"
+    """MinIO before 2025 has no others for an upload in parts."""
+    NONE = "none"
+    """Older MinIO and Ceph refuse all."""
+
+    def after(self, err: Exception) -> Checks | None:
+        """What to try after an error; None if checksums are not the reason."""
+        if self is Checks.WHOLE and failures.refuses_whole_checksum(err):
+            return Checks.PARTS
+        return Checks.NONE if self is not Checks.NONE and failures.may_refuse_header(err) else None
 
 
 class Stored(NamedTuple):
@@ -37,15 +55,22 @@ class Stored(NamedTuple):
 
 
 def upload(
-    client: Any, path: Path, digests: Digests, request: dict[str, str], *, config: Any, checks: bool
+    client: Any,
+    path: Path,
+    digests: Digests,
+    request: dict[str, str],
+    *,
+    config: Any,
+    checks: Checks,
 ) -> bool | None:
-    """Upload a file and ask what the server now has: see `Stored.matches`. `checks`: send a
-    checksum of the whole object, which the server compares and keeps."""
+    """Upload a file with checksums, and ask what the server now has: see `Stored.matches`."""
     if digests.size < config.multipart_threshold:
         # Computed before, so that botocore sends it as a header: not all servers accept a trailer.
         extra = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(digests)}
+        if checks is Checks.NONE:
+            extra = {}
         content = path.read_bytes()  # at most a part
-        answer = client.put_object(**request, Body=content, **(extra if checks else {}))
+        answer = client.put_object(**request, Body=content, **extra)
         if "ChecksumSHA256" in answer:
             return bool(answer["ChecksumSHA256"] == _sha256(digests))
         # Without encryption by a key of its own, S3's ETag of one request is the MD5. Comparing it
@@ -53,14 +78,21 @@ def upload(
         if answer.get("ETag", "").strip('"') == _md5(content):
             return True
     else:
-        extra = {"ChecksumCRC32": _crc32(digests)}
-        client.upload_file(str(path), **request, Config=config, ExtraArgs=extra if checks else {})
+        extra = {
+            Checks.WHOLE: {"ChecksumCRC32": _crc32(digests)},
+            Checks.PARTS: {"ChecksumAlgorithm": "CRC32"},
+            Checks.NONE: {},
+        }[checks]
+        client.upload_file(str(path), **request, Config=config, ExtraArgs=extra)
+        if checks is Checks.PARTS:  # then what it reports may be of parts, without saying so
+            checks = Checks.NONE
     return look_up(client, request, checks=checks).matches(digests)
 
 
-def look_up(client: Any, request: dict[str, str], *, checks: bool) -> Stored:
+def look_up(client: Any, request: dict[str, str], *, checks: Checks) -> Stored:
     """Ask the server about an object. Raises boto3's errors."""
-    answer = client.head_object(**request, **({"ChecksumMode": "ENABLED"} if checks else {}))
+    mode = {} if checks is Checks.NONE else {"ChecksumMode": "ENABLED"}
+    answer = client.head_object(**request, **mode)
     is_whole = answer.get("ChecksumType") != COMPOSITE
     stated = {answer.get("ChecksumSHA256"), answer.get("ChecksumCRC32")} if is_whole else set()
     return Stored(

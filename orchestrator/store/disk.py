@@ -73,9 +73,10 @@ def make_folder(folder: Path, *, root: Path) -> None:
             ) from None
     except FileNotFoundError:
         make_folder(folder.parent, root=root)
-        # It may have vanished again: the caller notices that it cannot write there.
-        with suppress(FileNotFoundError):
-            folder.mkdir(exist_ok=True)
+        # Another process may have created it meanwhile, or removed its parent again. The caller
+        # notices if it cannot write there. `exist_ok` fails if the folder then vanishes.
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir()
             sync_folder(folder.parent)
     else:
         sync_folder(folder.parent)

@@ -21,6 +21,7 @@ from orchestrator.errors import IntegrityError, StoreError, StoreRefusedError
 from orchestrator.s3 import client, failures, transfer
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
+from orchestrator.s3.transfer import Checks
 from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
@@ -71,8 +72,8 @@ class S3Store(Bucket):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
-        self._takes_checksums = True
-        """Until the server refuses them. Older MinIO and Ceph do."""
+        self._checks = Checks.WHOLE
+        """Until the server refuses them."""
 
     def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
         kind = StoreRefusedError if failure.is_lasting else StoreError
@@ -81,13 +82,14 @@ class S3Store(Bucket):
         )
 
     def create(self, name: str, content: bytes) -> bool:
+        # A server that ignores the condition would replace the object, so ask first. There, this is
+        # safe for one writer at a time, see `probe`.
+        if self.read(name) is not None:
+            return False
         is_created = self._put_if_absent(name, content)
-        # The server supports no conditions: this is safe for one writer at a time, see `probe`.
         if is_created is None:
-            is_created = self.read(name) is None
-            if is_created:
-                self.write(name, content)
-        return is_created
+            self.write(name, content)
+        return is_created is not False
 
     def _put_if_absent(self, name: str, content: bytes) -> bool | None:
         """Write `content` if `name` does not exist. Returns whether it did, or None if the server
@@ -139,7 +141,7 @@ class S3Store(Bucket):
         return True
 
     def _upload(self, name: str, path: Path, digests: Digests) -> None:
-        def upload(checks: bool) -> bool | None:
+        def upload(checks: Checks) -> bool | None:
             return transfer.upload(
                 self._client_of_this_process(client.UPLOAD_READ_TIMEOUT_S),
                 path,
@@ -176,17 +178,20 @@ class S3Store(Bucket):
                     return None
                 raise
 
-    def _with_checksums(self, ask: Callable[[bool], _T]) -> _T:
-        """Return `ask(True)`, or `ask(False)` for a server that refuses checksums."""
-        if self._takes_checksums:
+    def _with_checksums(self, ask: Callable[[Checks], _T]) -> _T:
+        """Return `ask` with all the checksums that the server takes."""
+        checks = self._checks
+        while True:
             try:
-                return ask(True)
+                answer = ask(checks)
             except failures.errors() as err:
-                if not failures.may_refuse_header(err):
+                fewer = checks.after(err)
+                if fewer is None:
                     raise
-        answer = ask(False)
-        self._takes_checksums = False
-        return answer
+                checks = fewer
+            else:
+                self._checks = checks
+                return answer
 
     def download(self, name: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)

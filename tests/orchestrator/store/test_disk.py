@@ -6,7 +6,7 @@ import errno
 import multiprocessing
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -66,6 +66,24 @@ def test_lost_write_of_a_name_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         disk.sync_folder(tmp_path)
     with pytest.raises(StoreError, match="cannot write a/b: Input/output error"):
         open_store(str(tmp_path)).write("a/b", b"1")
+
+
+def test_folder_that_vanishes_as_soon_as_it_exists_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, num_left = Path.mkdir, 3
+
+    def mkdir_of_another(path: Path, *arguments: Any, **options: Any) -> None:
+        nonlocal num_left
+        if path.name == "k" and path.parent.exists() and num_left:
+            num_left -= 1
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_of_another)
+    open_store(str(tmp_path)).write("train/k/a", b"1")
+    assert (tmp_path / "train" / "k" / "a").read_bytes() == b"1"
+    assert num_left == 0
 
 
 def test_deleting_the_last_file_removes_its_folders(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def _race(uri: str, start: Barrier, wins: multiprocessing.SimpleQueue[int]) -> N
             wins.put(round_)
 
 
+@pytest.mark.usefixtures("for_several_runs")
 def test_one_of_16_processes_wins_each_race_for_a_lease(store: Store) -> None:
     context = multiprocessing.get_context("fork")
     start, wins = context.Barrier(16), context.SimpleQueue()

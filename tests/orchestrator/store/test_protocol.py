@@ -38,6 +38,7 @@ def _create(uri: str, content: bytes, wins: multiprocessing.SimpleQueue[bool]) -
     wins.put(open_store(uri).create("manifests/raced.json", content))
 
 
+@pytest.mark.usefixtures("for_several_runs")
 def test_exactly_one_of_many_creating_processes_wins(store: Store) -> None:
     context = multiprocessing.get_context("fork")
     wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()

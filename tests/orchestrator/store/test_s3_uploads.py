@@ -170,10 +170,30 @@ def test_checksum_of_parts_is_ignored(
 ) -> None:
     with _observed(s3_endpoint, monkeypatch, lambda *_: Answer(200, b"12345", checksum)):
         connection = client.new_client(max_connections=1, read_timeout_s=10)
-        stored = transfer.look_up(connection, {"Bucket": "b", "Key": "k"}, checks=True)
+        stored = transfer.look_up(
+            connection, {"Bucket": "b", "Key": "k"}, checks=transfer.Checks.WHOLE
+        )
     assert stored.size == 5
     assert bool(stored.checksums) is is_read
     assert stored.age_s == float("inf")
+
+
+def test_server_that_checks_only_parts_gets_no_checksum_of_the_whole(
+    bucket: str, s3_endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ministack and MinIO before 2025, it compares it with one of the parts' checksums."""
+
+    def refuse_whole(method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
+        is_end = method == "POST" and "uploadId" in path
+        is_whole = any(name.lower() == "x-amz-checksum-crc32" for name in headers)
+        return refusal(400, "XAmzContentChecksumMismatch") if is_end and is_whole else None
+
+    with _observed(s3_endpoint, monkeypatch, refuse_whole) as server:
+        store = S3Store(f"s3://{bucket}/x")
+        for name in ("first", "second"):
+            store.upload(name, folder / "large")
+    assert _uploads(server) == 3 * 2  # of two parts; the first upload was refused
+    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=bucket)
 
 
 def test_upload_that_the_server_shortens_is_repeated_and_reported(
