@@ -23,8 +23,8 @@ class Stored(NamedTuple):
     """What the server reports about an object."""
 
     size: int
-    age_s: float
-    """Seconds since it was written, by the server's clock. Infinite if the answer has no times."""
+    age_s: float | None
+    """Seconds since it was written, by the server's clock. None if the answer has no times."""
     checksums: frozenset[str]
     """Those of the whole object that we can compare, in base64."""
 
@@ -75,12 +75,12 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def age_s(answer: Any, written: datetime | None) -> float:
-    """Seconds from `written` to an answer of the server, by the server's clock. Infinite if either
-    time is unknown."""
+def age_s(answer: Any, written: datetime | None) -> float | None:
+    """Seconds from `written` to an answer of the server, by the server's clock. None if either time
+    is unknown."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is None or written is None:
-        return float("inf")
+        return None
     now = parsedate_to_datetime(date).replace(tzinfo=UTC)  # HTTP has no other zone
     return max(0.0, (now - written).total_seconds())
 

@@ -51,6 +51,10 @@ _NO_CONDITIONS = (
     "the server does not support conditional puts (If-None-Match), so only one run at a time may "
     "use this store: two runs could not agree who works on a stage"
 )
+_NO_DATE = (
+    "the answer has no Date header, without which the age of what is stored is unknown; check the "
+    "server and the proxies between here and it"
+)
 _RENEWED = "use a profile or a role, whose credentials are renewed automatically"
 _BAD_RANGE = frozenset({"416", "InvalidRange"})
 
@@ -133,7 +137,9 @@ class S3Store(Bucket):
         if digests.size < ASK_FROM_BYTES:
             return False
         stored = self._look_up(name)
-        if stored is None or not stored.matches(digests) or stored.age_s > SKIP_YOUNGER_S:
+        if stored is None or not stored.matches(digests):
+            return False
+        if stored.age_s is None or stored.age_s > SKIP_YOUNGER_S:
             return False
         _confirmed[self.uri, name] = time.monotonic()
         return True
@@ -265,6 +271,8 @@ class S3Store(Bucket):
             for page in self.pages(f"{prefix}/", deep=True):
                 for found in page.get("Contents", ()):
                     age_s = transfer.age_s(page, found["LastModified"])
+                    if age_s is None:  # a guess could end a lease, or let gc delete what is new
+                        raise StoreError(f"store {self.uri}: cannot list {prefix}: {_NO_DATE}")
                     yield Entry(self.name_of(found["Key"]), found["Size"], age_s)
 
     def folders(self, prefix: str) -> list[str]:
