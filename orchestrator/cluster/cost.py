@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.errors import StoreError
+from orchestrator.redaction import redactor
 from orchestrator.runs.record import load_record
 from orchestrator.spec import Resources
 from orchestrator.store.attempts import AttemptNote, load_attempts, save_attempts
@@ -73,8 +75,10 @@ def begin_attempt(attempt: Attempt, now_s: float) -> Attempt:
 
 
 def end_attempt(attempt: Attempt, why: str, now_s: float) -> Attempt:
-    """Return the attempt with its end in the list of attempts."""
-    return _with_attempts(attempt, closed_attempts(attempt, why, now_s))
+    """Return the attempt with its end in the list of attempts, without secrets that an error may
+    quote."""
+    clean = redactor(os.environ, attempt.logs.secret_names).redacted_text(why)
+    return _with_attempts(attempt, closed_attempts(attempt, clean, now_s))
 
 
 def closed_attempts(attempt: Attempt, how: str, now_s: float) -> list[JsonValue]:

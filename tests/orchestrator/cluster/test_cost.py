@@ -21,6 +21,7 @@ from orchestrator.errors import StoreError
 from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
 from orchestrator.store.attempts import note_run, runs_of
+from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog
 from tests.orchestrator.runs.test_history import write_run
@@ -37,6 +38,7 @@ class Attempt:
     provenance: dict[str, Any] = field(default_factory=lambda: {"run_id": "r"})
     resources: Resources = RESOURCES
     training: Training = TRAINING
+    logs: LogSettings = DEFAULT_LOGS
 
 
 def test_attempts_are_listed_with_begin_and_end() -> None:
@@ -58,6 +60,16 @@ def test_attempts_are_listed_with_begin_and_end() -> None:
         ]
     ]
     assert closed_attempts(Attempt(), "published", 0.0) == []  # type: ignore[arg-type]
+
+
+def test_end_of_an_attempt_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_URL", "https://chat.example/room/1")
+    logs = LogSettings(secret_names=frozenset({"CHAT_URL"}))
+    attempt: Any = begin_attempt(Attempt(logs=logs), 0.0)  # type: ignore[arg-type]
+    why = "no answer from https://chat.example/room/1 and https://b.example/k?X-Amz-"
+    attempt = end_attempt(attempt, why + "Signature=0123456789abcdef", 9.0)
+    (ended,) = attempt.provenance["attempts"]
+    assert ended["end"] == "no answer from *** and https://b.example/k***"
 
 
 def test_lost_attempts_count_in_the_cost() -> None:
