@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.digests import Digests
+from orchestrator.digests import Digests, digest_file
 
 COMPOSITE = "COMPOSITE"
 """The type of a checksum that was computed from the checksums of parts."""
@@ -36,15 +36,25 @@ class Stored(NamedTuple):
         return self.checksums <= _checksums(digests) if self.checksums else None
 
 
+class ChangedError(Exception):
+    """The file is no longer the one whose digests were computed."""
+
+
 def upload(
     client: Any, path: Path, digests: Digests, request: dict[str, str], *, config: Any, checks: bool
 ) -> bool | None:
     """Upload a file and ask what the server now has: see `Stored.matches`. `checks`: send a
-    checksum of the whole object, which the server compares and keeps."""
+    checksum of the whole object, which the server compares and keeps.
+
+    Raises ChangedError for a file without these digests, and boto3's errors.
+    """
     if digests.size < config.multipart_threshold:
         # Computed before, so that botocore sends it as a header: not all servers accept a trailer.
         extra = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(digests)}
         content = path.read_bytes()  # at most a part
+        # Not all servers compare a checksum, and the digests may be older than the file.
+        if hashlib.sha256(content).hexdigest() != digests.sha256:
+            raise ChangedError
         answer = client.put_object(**request, Body=content, **(extra if checks else {}))
         if "ChecksumSHA256" in answer:
             return bool(answer["ChecksumSHA256"] == _sha256(digests))
@@ -55,7 +65,11 @@ def upload(
     else:
         extra = {"ChecksumCRC32": _crc32(digests)}
         client.upload_file(str(path), **request, Config=config, ExtraArgs=extra if checks else {})
-    return look_up(client, request, checks=checks).matches(digests)
+    is_right = look_up(client, request, checks=checks).matches(digests)
+    # The server cannot show that the parts were read from the file that had these digests.
+    if is_right is None and digest_file(path, again=True) != digests:
+        raise ChangedError
+    return is_right
 
 
 def look_up(client: Any, request: dict[str, str], *, checks: bool) -> Stored:

@@ -158,7 +158,13 @@ class S3Store(Bucket):
         _confirmed.pop((self.uri, name), None)
         for _ in range(UPLOADS):
             with self.errors("write", name):
-                is_right = self._with_checksums(upload)
+                try:
+                    is_right = self._with_checksums(upload)
+                except transfer.ChangedError as err:
+                    raise StoreError(
+                        f"store {self.uri}: cannot write {name}: {path.name} changed while it was "
+                        "published; find out which process writes to it, and run again"
+                    ) from err
             if is_right:
                 _confirmed[self.uri, name] = time.monotonic()
             if is_right is not False:
