@@ -7,8 +7,8 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,10 @@ THREADS = 16
 PART_BYTES = 2**23
 """Bytes of a download that one request reads."""
 PARTS_AHEAD = 16
-"""Parts that are read before they are needed: 128 MiB of memory."""
+"""Parts that a process reads before they are needed: 128 MiB of memory. Its downloads share
+them."""
+LEAST_PARTS_AHEAD = 4
+"""Parts that each download may read ahead, however many there are."""
 UPLOADS = 2
 """Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
 ASK_FROM_BYTES = 2**18
@@ -61,6 +64,8 @@ _BAD_RANGE = frozenset({"416", "InvalidRange"})
 _confirmed: dict[tuple[str, str], float] = {}
 """When the server last reported the checksum of an object to this process, by store and name, in
 seconds of the monotonic clock."""
+_downloads: set[ThreadPoolExecutor] = set()
+"""The downloads in parts of this process."""
 _T = TypeVar("_T")
 
 
@@ -240,13 +245,16 @@ class S3Store(Bucket):
 
         starts = iter(range(0, size, PART_BYTES))
         pool = ThreadPoolExecutor(PARTS_AHEAD, thread_name_prefix="download")
+        ahead: deque[Future[bytes]] = deque()
+        _downloads.add(pool)
         try:
-            ahead = deque(pool.submit(read, start) for start in islice(starts, PARTS_AHEAD))
+            ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
             while ahead:
                 content = ahead.popleft().result()
-                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
                 yield content
         finally:
+            _downloads.discard(pool)
             pool.shutdown(cancel_futures=True)
 
     def _read_part(self, name: str, start: int, num_bytes: int) -> bytes | None:
@@ -334,6 +342,13 @@ class S3Store(Bucket):
                 f"fails; {_RENEWED}"
             ),
         )
+
+
+def _num_more(ahead: Sized) -> int:
+    """Return how many more parts a download may read ahead. If others began meanwhile, it may have
+    too many."""
+    most = max(LEAST_PARTS_AHEAD, PARTS_AHEAD // max(1, len(_downloads)))
+    return max(0, most - len(ahead))
 
 
 def _time_of(text: str) -> datetime | None:
