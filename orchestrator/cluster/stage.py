@@ -20,7 +20,13 @@ from orchestrator.capacity import groups_for
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
-from orchestrator.cluster.cost import begin_attempt, cost_of_trials, earlier_attempts, end_attempt
+from orchestrator.cluster.cost import (
+    begin_attempt,
+    cost_of_trials,
+    earlier_attempts,
+    end_attempt,
+    note_attempts,
+)
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import (
     MAX_ATTEMPTS,
@@ -28,18 +34,19 @@ from orchestrator.cluster.failures import (
     LostAttemptError,
     decide_retry,
     failed_rank,
+    first_line,
 )
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.origin import Records
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
-from orchestrator.errors import DataError, FailedWorker, JobError, StoreError
+from orchestrator.errors import DataError, FailedWorker, JobError, LeaseLostError, StoreError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store import open_store
-from orchestrator.store.checkpoints import note_run
+from orchestrator.store.attempts import note_run
 from orchestrator.store.lease import check_owner
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
@@ -76,7 +83,9 @@ def run_stage(
     `token` that of the run's lease on the stage. Raises OrchestratorError."""
     training = Training(training_name(planned.key), token)
     runs = note_run(store, training.folder, str(provenance["run_id"]))
-    earlier = earlier_attempts(store, set(runs) - {str(provenance["run_id"])}, planned.key)
+    earlier = earlier_attempts(
+        store, training.folder, [run for run in runs if run != provenance["run_id"]]
+    )
     provenance = {
         **provenance,
         "runs": list(runs),
@@ -90,11 +99,12 @@ def run_stage(
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
         attempt = begin_attempt(replace(attempt, workers=room.take(attempt)), time.time())
+        note_attempts(store, attempt)
         (metric,) = stage.metrics
         _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
     else:
         counts = _usable_counts(stage, attempt.params)
-        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
+        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel), store)
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
     _clear(store, attempt, channel)
@@ -187,7 +197,7 @@ def make_attempt(
     )
 
 
-def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
+def train(attempt: Attempt, channel: EventChannel, room: Room, store: Store) -> None:
     """Run attempts until the stage's manifest is published.
 
     Raises the worker's OrchestratorError, StageError if all attempts fail, or StoppedError if the
@@ -197,6 +207,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     while True:
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
         attempt = begin_attempt(attempt, time.time())
+        note_attempts(store, attempt)
         event = Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")
         channel.send(attempt.says(event, workers=attempt.workers))
         try:
@@ -220,12 +231,16 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
                 lost_attempts=int(decision.is_lost),
             )
         )
+        why = first_line(decision.error) if isinstance(decision, Fail) else decision.why
+        attempt = end_attempt(attempt, why, time.time())
+        # After a lost lease, another run may have finished the stage and cleared this folder.
+        if not (isinstance(decision, Fail) and isinstance(decision.error, LeaseLostError)):
+            note_attempts(store, attempt)
         if isinstance(decision, Fail):
             decision.error.failed_worker = FailedWorker(
                 attempt.number, failed_rank(lost), decision.is_lost
             )
             raise decision.error
-        attempt = end_attempt(attempt, decision.why, time.time())
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
         next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"
         channel.send(attempt.says(Event(f"{decision.why}; {next_one}"), lost=decision.why))

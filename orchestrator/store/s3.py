@@ -7,8 +7,8 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,10 @@ THREADS = 16
 PART_BYTES = 2**23
 """Bytes of a download that one request reads."""
 PARTS_AHEAD = 16
-"""Parts that are read before they are needed: 128 MiB of memory."""
+"""Parts that a process reads before they are needed: 128 MiB of memory. Its downloads share
+them."""
+LEAST_PARTS_AHEAD = 4
+"""Parts that each download may read ahead, however many there are."""
 UPLOADS = 2
 """Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
 ASK_FROM_BYTES = 2**18
@@ -52,12 +55,18 @@ _NO_CONDITIONS = (
     "the server does not support conditional puts (If-None-Match), so only one run at a time may "
     "use this store: two runs could not agree who works on a stage"
 )
+_NO_DATE = (
+    "the answer has no Date header, without which the age of what is stored is unknown; check the "
+    "server and the proxies between here and it"
+)
 _RENEWED = "use a profile or a role, whose credentials are renewed automatically"
 _BAD_RANGE = frozenset({"416", "InvalidRange"})
 
 _confirmed: dict[tuple[str, str], float] = {}
 """When the server last reported the checksum of an object to this process, by store and name, in
 seconds of the monotonic clock."""
+_downloads: set[ThreadPoolExecutor] = set()
+"""The downloads in parts of this process."""
 _T = TypeVar("_T")
 
 
@@ -135,7 +144,9 @@ class S3Store(Bucket):
         if digests.size < ASK_FROM_BYTES:
             return False
         stored = self._look_up(name)
-        if stored is None or not stored.matches(digests) or stored.age_s > SKIP_YOUNGER_S:
+        if stored is None or not stored.matches(digests):
+            return False
+        if stored.age_s is None or stored.age_s > SKIP_YOUNGER_S:
             return False
         _confirmed[self.uri, name] = time.monotonic()
         return True
@@ -154,7 +165,13 @@ class S3Store(Bucket):
         _confirmed.pop((self.uri, name), None)
         for _ in range(UPLOADS):
             with self.errors("write", name):
-                is_right = self._with_checksums(upload)
+                try:
+                    is_right = self._with_checksums(upload)
+                except transfer.ChangedError as err:
+                    raise StoreError(
+                        f"store {self.uri}: cannot write {name}: {path.name} changed while it was "
+                        "published; find out which process writes to it, and run again"
+                    ) from err
             if is_right:
                 _confirmed[self.uri, name] = time.monotonic()
             if is_right is not False:
@@ -233,13 +250,16 @@ class S3Store(Bucket):
 
         starts = iter(range(0, size, PART_BYTES))
         pool = ThreadPoolExecutor(PARTS_AHEAD, thread_name_prefix="download")
+        ahead: deque[Future[bytes]] = deque()
+        _downloads.add(pool)
         try:
-            ahead = deque(pool.submit(read, start) for start in islice(starts, PARTS_AHEAD))
+            ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
             while ahead:
                 content = ahead.popleft().result()
-                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
                 yield content
         finally:
+            _downloads.discard(pool)
             pool.shutdown(cancel_futures=True)
 
     def _read_part(self, name: str, start: int, num_bytes: int) -> bytes | None:
@@ -270,6 +290,8 @@ class S3Store(Bucket):
             for page in self.pages(f"{prefix}/", deep=True):
                 for found in page.get("Contents", ()):
                     age_s = transfer.age_s(page, found["LastModified"])
+                    if age_s is None:  # a guess could end a lease, or let gc delete what is new
+                        raise StoreError(f"store {self.uri}: cannot list {prefix}: {_NO_DATE}")
                     yield Entry(self.name_of(found["Key"]), found["Size"], age_s)
 
     def folders(self, prefix: str) -> list[str]:
@@ -325,6 +347,13 @@ class S3Store(Bucket):
                 f"fails; {_RENEWED}"
             ),
         )
+
+
+def _num_more(ahead: Sized) -> int:
+    """Return how many more parts a download may read ahead. If others began meanwhile, it may have
+    too many."""
+    most = max(LEAST_PARTS_AHEAD, PARTS_AHEAD // max(1, len(_downloads)))
+    return max(0, most - len(ahead))
 
 
 def _time_of(text: str) -> datetime | None:
