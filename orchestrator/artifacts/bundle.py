@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from orchestrator.artifact import CODE_PATCH, Artifact, File, Manifest, Value
+from orchestrator.artifacts.copy import manifests_of
 from orchestrator.artifacts.survey import runs_of_manifest
-from orchestrator.artifacts.transfer import manifests_of
 from orchestrator.contract import CHECKPOINT
 from orchestrator.errors import JobError, StoreError
 from orchestrator.runs.last_run import last_run_name, load_last_run

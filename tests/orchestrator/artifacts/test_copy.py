@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts.transfer import Copied, copy_job
+from orchestrator.artifacts.copy import Copied, copy_job
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import manifest_name
@@ -89,7 +89,7 @@ def test_a_job_that_never_ran_cannot_be_copied(target: Store, published: Publish
 
 _SLOW = """
 import sys, time
-from orchestrator.artifacts import transfer
+from orchestrator.artifacts import copy
 from orchestrator.store import open_store
 from orchestrator.store.folder import FolderStore
 
@@ -99,7 +99,7 @@ def slow(self, draft, name):
     time.sleep(60 if name.startswith(sys.argv[3]) else 0)
     step(self, draft, name)
 FolderStore._replace = slow
-transfer.copy_job(open_store(sys.argv[1]), open_store(sys.argv[2]), "small", say=print)
+copy.copy_job(open_store(sys.argv[1]), open_store(sys.argv[2]), "small", say=print)
 """
 """A copy that stops before the first write of a kind, to be killed there."""
 
