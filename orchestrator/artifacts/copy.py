@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from uuid import uuid4
 
 from orchestrator.artifact import File, Manifest
 from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.report.numbers import size_text
@@ -136,8 +136,8 @@ def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str]
     runs = dict.fromkeys(
         [run for manifest in manifests for run in runs_of_manifest(manifest)] + [last.run_id]
     )
-    with TemporaryDirectory(prefix="orchestrator-copy-") as scratch:
-        copy = _Copy(source, target, Path(scratch), say)
+    with scratch_folder("copy") as scratch:
+        copy = _Copy(source, target, scratch, say)
         copy.blobs(files.values())
         for run_id in runs:
             copy.run(run_id)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from orchestrator.artifact import File, Manifest
+from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.verify import Fault, broken_manifests, check_blob
 from orchestrator.errors import IntegrityError
 from orchestrator.store.input_cache import InputCache
@@ -59,7 +60,12 @@ class ThisMachine:
     location = "this machine's cache"
 
     def fetch(self, file: File, path: Path) -> bool:
-        return self.cache.take(file, path)
+        try:
+            return self.cache.take(file, path)
+        except OSError as err:
+            if err.errno in (errno.ENOSPC, errno.EDQUOT):  # about `path`: the cache is only read
+                raise
+            return False
 
     def manifest(self, name: str) -> bytes | None:
         return None
@@ -98,8 +104,8 @@ def repair(store: Store, fault: Fault, sources: Iterable[Source]) -> str | None:
 
 def _repair_blob(store: Store, file: File, source: Source) -> bool:
     name = blob_name(file.sha256)
-    with TemporaryDirectory(prefix="orchestrator-repair-") as folder:
-        path = Path(folder, "blob")
+    with scratch_folder("repair") as folder:
+        path = folder / "blob"
         if not source.fetch(file, path):
             return False
         store.upload(name, path)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import IO
 
 from orchestrator.artifact import Artifact, Manifest
-from orchestrator.artifacts.fetch import drafts_in, fetch_output, place_files
+from orchestrator.artifacts.fetch import fetch_output, place_files
+from orchestrator.artifacts.scratch import drafts_in
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, Chosen, add_verb, choose
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
