@@ -10,7 +10,7 @@ from typing import Protocol
 
 from orchestrator.artifact import File, Manifest
 from orchestrator.artifacts.scratch import scratch_folder
-from orchestrator.artifacts.verify import Fault, broken_manifests, check_blob
+from orchestrator.artifacts.verify import Damage, Fault, broken_manifests, check_blob
 from orchestrator.errors import IntegrityError
 from orchestrator.store.input_cache import InputCache
 from orchestrator.store.protocol import Store
@@ -119,5 +119,9 @@ def _repair_manifest(store: Store, fault: Fault, source: Source) -> bool:
             return False
     except IntegrityError:
         return False
-    store.delete(fault.name)  # a manifest is create-only, but what is there now is not a manifest
-    return store.create(fault.name, document)
+    if fault.damage is Damage.MISSING:
+        return store.create(fault.name, document)
+    # A manifest is create-only, but what is there now is not a manifest. One write replaces it, so
+    # a kill leaves the one or the other.
+    store.write(fault.name, document)
+    return True

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,10 @@ from orchestrator.errors import SpecError
 from orchestrator.store import Store
 from orchestrator.store.input_cache import input_cache
 from orchestrator.store.publish import load_manifest, manifest_name
-from tests.orchestrator.artifacts.published import Published, publish_job, published
+from tests.orchestrator.artifacts.published import Published, in_folder, publish_job, published
 from tests.orchestrator.cli.artifacts.running import run, run_json
 
-__all__ = ["published"]
+__all__ = ["in_folder", "published"]
 
 
 @pytest.fixture
@@ -141,6 +144,34 @@ def test_repair_of_a_manifest_checks_its_blobs_too(published: Published, copy: P
     assert run("verify", "job.yaml", "--repair", "--from", copy.store.uri)[0] == 0
     assert published.store.read(manifest_name(key)) == copy.store.read(manifest_name(key))
     assert faults("job.yaml", "--deep") == []
+
+
+_KILLED = """
+import os, signal, sys
+from orchestrator.cli import main
+from orchestrator.store.folder import FolderStore
+
+def kill(self, *arguments):
+    if str(arguments[-1]).startswith("manifests/") or str(arguments[0]).startswith("manifests/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+FolderStore._replace = FolderStore.create = kill
+main()
+"""
+"""A command that is killed just before it writes a manifest."""
+
+
+def test_a_killed_repair_leaves_the_manifest_that_is_there(
+    in_folder: Published, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = publish_job(tmp_path / "copy", str(tmp_path / "copy/store"))
+    key = in_folder.plan["pretrain"].key
+    altered = _altered(in_folder.store, key)
+    in_folder.store.write(manifest_name(key), altered)
+    words = ("artifacts", "verify", "job.yaml", "--repair", "--from", copy.store.uri)
+    done = subprocess.run([sys.executable, "-c", _KILLED, *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert in_folder.store.read(manifest_name(key)) == altered
 
 
 def test_a_copy_that_is_damaged_too_repairs_nothing(published: Published, copy: Published) -> None:
