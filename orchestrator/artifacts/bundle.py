@@ -31,6 +31,7 @@ from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.contract import CHECKPOINT
 from orchestrator.errors import JobError
 from orchestrator.runs.last_run import last_run_name, load_last_run
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file, manifest_name, sha256_of
 
@@ -117,8 +118,7 @@ def write_bundle(
             spool.add(path, content)
         names = [last_run_name(job_name), *(manifest_name(one.key) for one in manifests)]
         names += [entry.name for run in sorted(runs) for entry in store.entries(f"runs/{run}")]
-        for name in names:
-            spool.add_stored(name)
+        for_each(spool.add_stored, names)
         blobs = {blob_name(file.sha256): file for file in _bundled_blobs(manifests, has_weights)}
         files = [*spool.files, *(file.model_copy(update={"path": n}) for n, file in blobs.items())]
         files.sort(key=lambda file: file.path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,6 +21,7 @@ from orchestrator.errors import IntegrityError, JobError
 from orchestrator.report.numbers import size_text
 from orchestrator.runs.last_run import LastRun, last_run_name, load_last_run
 from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
     blob_name,
@@ -67,13 +67,7 @@ class _Copy:
         """Copy the blobs that the target lacks, a few at a time."""
         missing = missing_files(self.target, files)
         self._num_left = len(missing)
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="copy") as pool:
-            try:
-                for _ in pool.map(self.blob, missing):
-                    pass
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for_each(self.blob, missing, num_threads=FILES_AT_ONCE)
 
     def blob(self, file: File) -> None:
         name, path = blob_name(file.sha256), self.scratch / uuid4().hex
@@ -101,17 +95,20 @@ class _Copy:
         """Copy what a run left. Its record comes last, and always: it changes during a run."""
         there = {entry.name: entry.size for entry in self.target.entries(f"runs/{run_id}")}
         record = f"runs/{run_id}/run.json"
-        found = list(self.source.entries(f"runs/{run_id}"))
+        found = {entry.name: entry.size for entry in self.source.entries(f"runs/{run_id}")}
         self.copied.num_runs += bool(found)
-        for entry in sorted(found, key=lambda entry: (entry.name == record, entry.name)):
-            if entry.name != record and there.get(entry.name) == entry.size:
-                continue
-            content = self.source.read(entry.name)
-            if content is not None and (
-                entry.name != record or content != self.target.read(record)
-            ):
-                self.target.write(entry.name, content)
-                self.copied.num_new_run_files += 1
+        files = [name for name in found if name != record and there.get(name) != found[name]]
+        for_each(self._run_file, files)
+        if record in found and self.source.read(record) != self.target.read(record):
+            self._run_file(record)
+
+    def _run_file(self, name: str) -> None:
+        content = self.source.read(name)
+        if content is None:  # deleted since it was listed
+            return
+        self.target.write(name, content)
+        with self._lock:
+            self.copied.num_new_run_files += 1
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.artifacts.copy import Copied, copy_job
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
+from orchestrator.store.folder import FolderStore
 from orchestrator.store.publish import manifest_name
 from tests.orchestrator.artifacts.published import Published, published
 
@@ -53,6 +54,26 @@ def test_a_second_copy_transfers_nothing(published: Published, target: Store) ->
     copied = copy(published.store, target)
     assert (copied.num_new_results, copied.num_new_blobs, copied.num_new_run_files) == (0, 0, 0)
     assert (copied.num_results, copied.num_blobs, copied.num_runs) == (2, 4, 1)
+
+
+def test_the_record_of_a_run_is_written_after_its_events(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [f"{RUN}/events/{n:06}.json" for n in range(40)]
+    for name in events:
+        published.store.write(name, b"{}")
+    written: list[str] = []
+    step = FolderStore.write
+
+    def write(store: FolderStore, name: str, content: bytes) -> None:
+        step(store, name, content)
+        written.append(name)
+
+    monkeypatch.setattr(FolderStore, "write", write)
+    assert copy(published.store, target).num_new_run_files == 42
+    names = [name for name in written if name.startswith(RUN)]
+    assert (len(names), names[-1]) == (42, f"{RUN}/run.json")
+    assert set(events) < set(target.names(RUN))
 
 
 def test_results_come_back_as_they_were(published: Published, target: Store) -> None:
