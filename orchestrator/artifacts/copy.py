@@ -23,11 +23,7 @@ from orchestrator.runs.last_run import LastRun, last_run_name, load_last_run
 from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs
 from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import (
-    blob_name,
-    fetch_file,
-    load_manifest,
-)
+from orchestrator.store.publish import blob_name, fetch_file, load_manifest
 
 FILES_AT_ONCE = 4
 """Files on this disk and in memory at a time. Each transfer of a large one uses more threads."""
@@ -112,11 +108,23 @@ class _Copy:
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None
-        stored = publish_with_blobs(self.target, manifest, self.blob)
-        # Two stores may have run the same stage. The target's own result stays, with its blobs.
-        if stored != manifest:
-            self.say(f"{manifest.stage}: the target has another result of this Key, which stays")
+        if publish_with_blobs(self.target, manifest, self.blob) != manifest:
+            self.report_kept(manifest)
         self.copied.num_new_results += is_new
+
+    def report_kept(self, manifest: Manifest) -> None:
+        self.say(f"{manifest.stage}: the target has another result of this Key, which stays")
+
+    def is_wanted(self, manifest: Manifest) -> bool:
+        """Whether the target has no result of this Key, or this one, whose blobs may be missing.
+
+        Two stores may have run the same stage. The target's own result stays, and nothing there
+        would name the blobs and runs of this one.
+        """
+        is_wanted = load_manifest(self.target, manifest.key) in (None, manifest)
+        if not is_wanted:
+            self.report_kept(manifest)
+        return is_wanted
 
 
 def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str], None]) -> Copied:
@@ -128,17 +136,16 @@ def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str]
     last = load_last_run(source, job_name)
     if last is None:
         raise JobError(f"{job_name}: has not run with the store {source.uri}")
-    manifests = list(manifests_of(source, last))
-    files = {file.sha256: file for manifest in manifests for file in files_of(manifest)}
-    runs = dict.fromkeys(
-        [run for manifest in manifests for run in runs_of_manifest(manifest)] + [last.run_id]
-    )
     with scratch_folder("copy") as scratch:
         copy = _Copy(source, target, scratch, say)
+        manifests = list(manifests_of(source, last))
+        wanted = [manifest for manifest in manifests if copy.is_wanted(manifest)]
+        files = {file.sha256: file for manifest in wanted for file in files_of(manifest)}
         copy.blobs(files.values())
-        for run_id in runs:
+        runs = [run for manifest in wanted for run in runs_of_manifest(manifest)]
+        for run_id in dict.fromkeys([*runs, last.run_id]):
             copy.run(run_id)
-        for manifest in manifests:
+        for manifest in wanted:
             copy.manifest(manifest)
     copied = copy.copied
     copied.num_results, copied.num_blobs = len(manifests), len(files)

@@ -13,7 +13,7 @@ from orchestrator.artifacts.copy import Copied, copy_job
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
 from orchestrator.store.folder import FolderStore
-from orchestrator.store.publish import manifest_name
+from orchestrator.store.publish import load_manifest, manifest_name, publish_manifest
 from tests.orchestrator.artifacts.published import Published, published
 
 __all__ = ["published"]
@@ -93,6 +93,29 @@ def test_a_damaged_blob_is_not_copied_and_no_manifest_is(
     with pytest.raises(IntegrityError, match="differs from its sha256"):
         copy(published.store, target)
     assert target.names("manifests") == target.names("jobs") == []
+
+
+def test_blobs_that_the_target_would_not_name_are_not_copied(
+    published: Published, target: Store
+) -> None:
+    key = published.plan["pretrain"].key
+    manifest = load_manifest(published.store, key)
+    assert manifest is not None
+    own = manifest.model_copy(update={"artifacts": {}, "provenance": {"job": "theirs"}})
+    publish_manifest(target, own)
+    said: list[str] = []
+    copied = copy_job(published.store, target, "small", say=said.append)
+    assert said[0] == "pretrain: the target has another result of this Key, which stays"
+    assert (copied.num_new_results, copied.num_new_blobs) == (1, 1)
+    assert load_manifest(target, key) == own
+
+
+def test_a_missing_blob_of_the_same_result_is_copied_again(
+    published: Published, target: Store
+) -> None:
+    copy(published.store, target)
+    target.delete(published.blob(b"weights"))
+    assert copy(published.store, target).num_new_blobs == 1
 
 
 def test_a_later_run_of_the_job_stays_the_last_one(published: Published, target: Store) -> None:
