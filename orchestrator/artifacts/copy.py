@@ -108,9 +108,14 @@ class _Copy:
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None
-        if publish_with_blobs(self.target, manifest, self.blob) != manifest:
+        if publish_with_blobs(self.target, manifest, self._vanished_blob) != manifest:
             self.report_kept(manifest)
         self.copied.num_new_results += is_new
+
+    def _vanished_blob(self, file: File) -> None:
+        """Copy a blob that the target had when this copy began."""
+        self._num_left += 1
+        self.blob(file)
 
     def report_kept(self, manifest: Manifest) -> None:
         self.say(f"{manifest.stage}: the target has another result of this Key, which stays")

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from orchestrator.artifacts import evidence
 from orchestrator.artifacts.bundle import fingerprint, load_private_key, write_bundle
 from orchestrator.artifacts.evidence import Checked, check_bundle, load_public_key
 from orchestrator.errors import IntegrityError, JobError, StoreError
@@ -138,6 +139,17 @@ def test_a_manifest_of_brackets_is_a_fault(in_folder: Published) -> None:
     checked = check_bundle(rewritten(write(in_folder, is_signed=False), _nested))
     assert len(checked.faults) == 1
     assert re.search(r"^manifests/\w+\.json: not a manifest: .*recursion", checked.faults[0])
+
+
+def test_a_signature_that_is_too_large_is_an_error_about_the_bundle(
+    in_folder: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(in_folder)
+    large = len(members(path)[0][1])
+    monkeypatch.setattr(evidence, "MOST_HEAD_BYTES", large)
+    changed = rewritten(path, lambda all_: [all_[0], (all_[1][0], b" " * (large + 1)), *all_[2:]])
+    with pytest.raises(IntegrityError, match=r"^changed\.tar: signature\.json has .* too much$"):
+        check_bundle(changed)
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.artifacts import copy as copying
 from orchestrator.artifacts.copy import Copied, copy_job
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
@@ -116,6 +117,22 @@ def test_a_missing_blob_of_the_same_result_is_copied_again(
     copy(published.store, target)
     target.delete(published.blob(b"weights"))
     assert copy(published.store, target).num_new_blobs == 1
+
+
+def test_a_blob_that_vanishes_meanwhile_is_copied_and_counted(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(published.store, target)
+    said: list[str] = []
+    run = copying._Copy.run
+
+    def run_and_lose(one: copying._Copy, run_id: str) -> None:
+        run(one, run_id)
+        target.delete(published.blob(b"weights"))
+
+    monkeypatch.setattr(copying._Copy, "run", run_and_lose)
+    assert copy_job(published.store, target, "small", say=said.append).num_new_blobs == 1
+    assert said == ["copied 1 files, 7 B; 0 files are left"]
 
 
 def test_a_later_run_of_the_job_stays_the_last_one(published: Published, target: Store) -> None:

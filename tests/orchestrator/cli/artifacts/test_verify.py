@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.artifact import File
+from orchestrator.artifacts.verify import verify
 from orchestrator.errors import SpecError
 from orchestrator.store import Store
 from orchestrator.store.input_cache import input_cache
@@ -111,6 +112,17 @@ def test_a_missing_input_is_a_fault_of_the_chain(published: Published) -> None:
         f"does not exist, but measured ({measured[:8]}) was made from it"
     ]
     assert [fault["name"] for fault in faults("job.yaml")] == [found[0]["name"]]
+
+
+def test_a_missing_stage_that_another_one_needs_is_reported_once(in_folder: Published) -> None:
+    pretrain, measured = (in_folder.plan[stage].key for stage in ("pretrain", "measured"))
+    in_folder.store.delete(manifest_name(pretrain))
+    checked = list(verify(in_folder.store, [pretrain, measured, pretrain], is_deep=False))
+    assert [(one.key, len(one.faults)) for one in checked] == [
+        (pretrain, 0),
+        (measured, 0),
+        (pretrain, 1),
+    ]
 
 
 def test_repair_writes_again_what_another_store_has(published: Published, copy: Published) -> None:
