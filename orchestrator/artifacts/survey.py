@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from orchestrator.artifacts.lineage import input_keys
 from orchestrator.artifacts.pins import pinned_keys
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.store.lease import find_owner
-from orchestrator.store.protocol import Store
+from orchestrator.store.protocol import Entry, Store
 from orchestrator.store.publish import blob_name, load_manifest, manifest_name, training_name
 
 RESULTS, RESUME_STATE, RUNS, BLOBS = "results", "resume state", "runs", "blobs"
@@ -28,35 +28,35 @@ _BLOB = re.compile(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
 def read_manifests(
-    store: Store, inventory: Inventory, *, written_within_s: float = math.inf
+    store: Store, inventory: Inventory, *, is_new: Callable[[Entry], bool] | None = None
 ) -> None:
     """Note what each manifest refers to: blobs, runs, and the manifests of its inputs.
 
-    Raises IntegrityError for a damaged one, because nobody knows what it refers to. With
-    `written_within_s`, only what was written since then; that stays, whatever was chosen before.
+    Raises IntegrityError for a damaged one, because nobody knows what it refers to. With `is_new`,
+    only the entries for which it is true; these stay, whatever was chosen before.
     """
     for entry in store.entries("manifests"):
-        if entry.age_s > written_within_s or not entry.name.endswith(".json"):
+        if (is_new and not is_new(entry)) or not entry.name.endswith(".json"):
             continue
         manifest = load_manifest(store, _key_of(entry.name))
         if manifest is None:  # deleted since it was listed
             continue
         inventory.add(RESULTS, entry.name, size=entry.size, age_s=entry.age_s)
         inventory.refer(RESULTS, entry.name, references(manifest))
-        if written_within_s < math.inf:
+        if is_new:
             inventory.keep(RESULTS, entry.name)
 
 
 def read_resume_state(
-    store: Store, inventory: Inventory, *, written_within_s: float = math.inf
+    store: Store, inventory: Inventory, *, is_new: Callable[[Entry], bool] | None = None
 ) -> None:
     """Note what the resume state of each Key refers to: its runs, and blobs of finished trials."""
     for entry in store.entries("train"):
-        if entry.age_s > written_within_s:
+        if is_new and not is_new(entry):
             continue
         training = "/".join(entry.name.split("/")[:2])
         inventory.add(RESUME_STATE, training, size=entry.size, age_s=entry.age_s)
-        if written_within_s < math.inf:
+        if is_new:
             inventory.keep(RESUME_STATE, training)
         if run := _TRAINING_RUN.fullmatch(entry.name):
             inventory.refer(RESUME_STATE, training, [f"runs/{run[1]}"])

@@ -24,7 +24,7 @@ from orchestrator.artifacts.survey import (
 )
 from orchestrator.errors import StoreError
 from orchestrator.store.marks import MARKED_WORK_S, Clock, announced, clock_s, mark
-from orchestrator.store.protocol import Store
+from orchestrator.store.protocol import Entry, Store
 
 ROUND = 10_000
 """Parts marked at once: a mark of 1 MB, which writers read."""
@@ -96,13 +96,20 @@ class Sweep:
     def _read_again(self) -> None:
         """Note what was written since the survey. References move from announcements and resume
         state to manifests, so they are read in this order."""
-        within_s = self.clock() - self.surveyed_at_s + MARGIN_S
         for blob in announced(self.store):
             self.inventory.add_root(blob)
         read_roots(self.store, self.inventory)
-        read_resume_state(self.store, self.inventory, written_within_s=within_s)
-        read_manifests(self.store, self.inventory, written_within_s=within_s)
+        read_resume_state(self.store, self.inventory, is_new=self._is_new)
+        read_manifests(self.store, self.inventory, is_new=self._is_new)
         self.inventory.keep_roots(RESULTS)
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether an entry was written since the survey began.
+
+        The clock is read after the listing. Read before it, a pause in between would make a new
+        entry look old.
+        """
+        return entry.age_s <= self.clock() - self.surveyed_at_s + MARGIN_S
 
     def _still_going(self, kind: str, chunk: Sequence[Found]) -> list[Found]:
         is_old = self._old_blobs(chunk) if kind == BLOBS else self._is_old

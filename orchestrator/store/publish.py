@@ -170,11 +170,11 @@ def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
 
     Returns the manifest that is then in the store: another process may have published one first.
     """
-    if store.create(manifest_name(manifest.key), manifest.to_json()):
-        return manifest
-    existing = load_manifest(store, manifest.key)
-    assert existing is not None, "a manifest is never deleted during a run"
-    return existing
+    while not store.create(manifest_name(manifest.key), manifest.to_json()):
+        existing = load_manifest(store, manifest.key)
+        if existing is not None:  # else `artifacts gc --results` has just removed an old one
+            return existing
+    return manifest
 
 
 def load_manifest(store: Store, key: str) -> Manifest | None:

@@ -113,7 +113,11 @@ CHANGES: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
     ),
     "link": (lambda all_: [*all_[:-1], _as_link(all_[-1])], "report.json: is a link or another"),
     "signature": (
-        lambda all_: [all_[0], (all_[1][0], all_[1][1].replace(b"A", b"B")), *all_[2:]],
+        lambda all_: [
+            all_[0],
+            (all_[1][0], all_[1][1].replace(b'"signature": "', b'"signature": "AAAA')),
+            *all_[2:],
+        ],
         "signature.json: is not a signature",
     ),
     "digests": (

@@ -6,9 +6,17 @@ from __future__ import annotations
 import hashlib
 from typing import Any, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestrator.artifact import Artifact, File, Manifest
 from orchestrator.artifacts.gc import collect_garbage
@@ -217,3 +225,9 @@ class Races(RuleBasedStateMachine):
 
 TestRaces = Races.TestCase
 TestRaces.settings = settings(max_examples=400, stateful_step_count=30)
+
+
+@pytest.mark.stress
+def test_many_more_orders() -> None:
+    many = settings(max_examples=20_000, stateful_step_count=30, deadline=None)
+    run_state_machine_as_test(Races, settings=many)
