@@ -15,7 +15,14 @@ from orchestrator.artifacts.pins import pinned_keys
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.store.lease import find_owner
 from orchestrator.store.protocol import Entry, Store
-from orchestrator.store.publish import blob_name, load_manifest, manifest_name, training_name
+from orchestrator.store.publish import (
+    MANIFESTS,
+    blob_name,
+    key_of_manifest,
+    load_manifest,
+    manifest_name,
+    training_name,
+)
 
 RESULTS, RESUME_STATE, RUNS, BLOBS = "results", "resume state", "runs", "blobs"
 
@@ -35,10 +42,10 @@ def read_manifests(
     Raises IntegrityError for a damaged one, because nobody knows what it refers to. With `is_new`,
     only the entries for which it is true; these stay, whatever was chosen before.
     """
-    for entry in store.entries("manifests"):
+    for entry in store.entries(MANIFESTS):
         if (is_new and not is_new(entry)) or not entry.name.endswith(".json"):
             continue
-        manifest = load_manifest(store, _key_of(entry.name))
+        manifest = load_manifest(store, key_of_manifest(entry.name))
         if manifest is None:  # deleted since it was listed
             continue
         inventory.add(RESULTS, entry.name, size=entry.size, age_s=entry.age_s)
@@ -123,12 +130,8 @@ def is_leased(store: Store, key: str) -> bool:
 def key_of_part(kind: str, name: str) -> str | None:
     """Return the Key that a manifest or resume state belongs to; None for other kinds."""
     if kind == RESULTS:
-        return _key_of(name)
+        return key_of_manifest(name)
     return name.removeprefix(training_name("")) if kind == RESUME_STATE else None
-
-
-def _key_of(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".json")
 
 
 def _blobs_of_trial(content: bytes | None) -> list[str]:
