@@ -6,6 +6,7 @@ import os
 import time
 import tracemalloc
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from orchestrator.errors import IntegrityError
 from orchestrator.process import Process
 from orchestrator.store import Store, open_store
 from orchestrator.store.lease import Lease, take_lease
-from orchestrator.store.marks import refer_to_blobs
+from orchestrator.store.marks import MARKED_WORK_S, refer_to_blobs
 from orchestrator.store.protocol import Entry
 from orchestrator.store.publish import blob_name, manifest_name
 from tests.orchestrator.artifacts.published import Published, published
@@ -26,6 +27,7 @@ from tests.orchestrator.artifacts.published import Published, published
 __all__ = ["published"]
 
 KEY = "e" * 64
+RUN = "20250101T000000-b"
 LOOSE = blob_name("f" * 64)
 
 
@@ -159,6 +161,24 @@ def test_a_damaged_manifest_stops_gc_before_it_removes_anything(
     with pytest.raises(IntegrityError, match="not a manifest"):
         collect(littered)
     assert LOOSE in littered.names("blobs")
+
+
+def test_a_run_with_more_files_than_a_round_can_delete_goes_in_several(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    names = [f"runs/{RUN}/events/{number:03}.json" for number in range(50)]
+    for name in [*names, f"runs/{RUN}/run.json"]:
+        store.write(name, b"{}")
+    now_s = count()  # a round has time for some ten deletions
+    removed = collect_garbage(
+        cast(Store, Older(store, by_s=3600.0)),
+        grace_s=60.0,
+        blob_grace_s=60.0,
+        has_results=False,
+        is_dry=False,
+        clock=lambda: next(now_s) * MARKED_WORK_S / 10,
+    )
+    assert store.names("runs") == []
+    assert {one.kind: one.num_objects for one in removed}[RUNS] == 51
 
 
 def test_announced_blobs_stay(littered: Store) -> None:
