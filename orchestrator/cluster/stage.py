@@ -48,7 +48,7 @@ from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store import open_store
 from orchestrator.store.attempts import note_run
 from orchestrator.store.lease import check_owner
-from orchestrator.store.outside import fetch_outside
+from orchestrator.store.outside import fetch_outside, note_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
     clear_training,
@@ -311,8 +311,11 @@ def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params
 
 def _publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
     """Return the stage's inputs by field, all of them in the store. Files from outside the job are
-    published first."""
+    published first, after a note for `artifacts gc`: until the manifest exists, nothing else names
+    them."""
     stage = planned.stage
+    if stage.files:
+        note_outside(store, planned.key, [_outside_sha256(planned, name) for name in stage.files])
     return {
         **{
             name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()
@@ -341,8 +344,14 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
         artifact = publish_artifact(store, scratch, always=bool(planned.recipe.get("rerun")))
-    inputs = planned.recipe["inputs"]
-    assert isinstance(inputs, dict)
-    if inputs[field] != {"sha256": artifact.files[0].sha256}:
+    if artifact.files[0].sha256 != _outside_sha256(planned, field):
         raise DataError(f"{location}: changed after the run was planned; run the job again")
     return artifact
+
+
+def _outside_sha256(planned: PlannedStage, field: str) -> str:
+    inputs = planned.recipe["inputs"]
+    assert isinstance(inputs, dict)
+    read = inputs[field]
+    assert isinstance(read, dict)
+    return str(read["sha256"])

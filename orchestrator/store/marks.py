@@ -122,7 +122,7 @@ def _live(store: Store, folder: str, life_s: float) -> Iterator[str]:
 
 
 def _names_in(store: Store, name: str) -> tuple[str, ...]:
-    """The names in a file. None if it was deleted after it was listed: then its writer is done."""
+    """The names in a file. Empty if it was deleted after it was listed: then its writer is done."""
     content = store.read(name)
     if content is None:
         return ()

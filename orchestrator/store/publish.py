@@ -20,6 +20,7 @@ FETCHES = 2
 SMALL_BYTES = 2**24
 """Smaller files are transferred several at a time. S3 uses several threads for a larger one."""
 FILES_AT_ONCE = 8
+MANIFESTS = "manifests"
 
 TRAINING = "train"
 """The folder of all resume state."""
@@ -33,7 +34,12 @@ def blob_name(sha256: str) -> str:
 
 
 def manifest_name(key: str) -> str:
-    return f"manifests/{key}.json"
+    return f"{MANIFESTS}/{key}.json"
+
+
+def key_of_manifest(name: str) -> str:
+    """Return the Key of a manifest. The reverse of `manifest_name`."""
+    return name.removeprefix(f"{MANIFESTS}/").removesuffix(".json")
 
 
 def training_name(key: str) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,6 +22,7 @@ from orchestrator.s3 import client, failures, transfer
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
 from orchestrator.s3.transfer import Checks
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
@@ -33,6 +34,8 @@ PARTS_AHEAD = 16
 them."""
 LEAST_PARTS_AHEAD = 4
 """Parts that each download may read ahead, however many there are."""
+DELETES = 1000
+"""Objects that one request deletes at most."""
 UPLOADS = 2
 """Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
 ASK_FROM_BYTES = 2**18
@@ -83,6 +86,8 @@ class S3Store(Bucket):
         super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
         self._checks = Checks.WHOLE
         """Until the server refuses them."""
+        self._deletes_many = True
+        """Until the server refuses it."""
 
     def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
         kind = StoreRefusedError if failure.is_lasting else StoreError
@@ -274,6 +279,47 @@ class S3Store(Bucket):
                 if code_of(err) in _BAD_RANGE:  # the object ends before the part
                     return b""
                 raise
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        gone: list[str] = []
+        for start in range(0, len(names), DELETES):
+            batch = names[start : start + DELETES]
+            if not goes_on():
+                break
+            if self._delete_batch(batch):
+                gone += batch
+            else:
+                gone += self._delete_each(batch, goes_on)
+        return gone
+
+    def _delete_batch(self, names: Sequence[str]) -> bool:
+        """Delete with one request. Returns False if the server refuses such a request, as JuiceFS
+        does without a Content-MD5, which boto3 no longer sends."""
+        if not self._deletes_many:
+            return False
+        keys = [{"Key": self.request(name)["Key"]} for name in names]
+        with self.errors("delete", names[0]):
+            try:
+                answer = self.connection.delete_objects(
+                    Bucket=self.request("")["Bucket"], Delete={"Objects": keys, "Quiet": True}
+                )
+            except failures.errors() as err:
+                if not failures.may_refuse_header(err):
+                    raise
+                self._deletes_many = False
+                return False
+        for failed in answer.get("Errors", ()):  # alone, for its error message
+            self.delete(self.name_of(failed["Key"]))
+        return True
+
+    def _delete_each(self, names: Sequence[str], goes_on: Callable[[], bool]) -> list[str]:
+        def delete(name: str) -> list[str]:
+            if not goes_on():
+                return []
+            self.delete(name)
+            return [name]
+
+        return [name for gone in for_each(delete, names) for name in gone]
 
     def clear(self, prefix: str) -> None:
         names = self.names(prefix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.store.protocol import Entry
@@ -95,6 +95,15 @@ class Command:
     def delete(self, name: str) -> None:
         self.pause(f"delete {_folder(name)}")
         self.memory.contents.pop(name, None)
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        gone: list[str] = []
+        for name in names:
+            if not goes_on():
+                break
+            self.delete(name)
+            gone.append(name)
+        return gone
 
     def names(self, prefix: str) -> list[str]:
         self.pause(f"list {_folder(prefix)}")
