@@ -31,7 +31,8 @@ PART_BYTES = 2**23
 PARTS_AHEAD = 16
 """Parts that are read before they are needed: 128 MiB of memory."""
 UPLOADS = 2
-"""Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
+"""Uploads of a file of which the server reports another checksum, or which it does not know at the
+end: a transfer may go wrong once."""
 ASK_FROM_BYTES = 2**18
 """A smaller file is uploaded without asking whether it exists: the question takes as long."""
 SKIP_YOUNGER_S = 24 * 3600
@@ -152,9 +153,14 @@ class S3Store(Bucket):
             )
 
         _confirmed.pop((self.uri, name), None)
-        for _ in range(UPLOADS):
+        for uploads_left in reversed(range(UPLOADS)):
             with self.errors("write", name):
-                is_right = self._with_checksums(upload)
+                try:
+                    is_right = self._with_checksums(upload)
+                except failures.errors() as err:
+                    if not (uploads_left and failures.has_dropped_upload(err)):
+                        raise
+                    is_right = False
             if is_right:
                 _confirmed[self.uri, name] = time.monotonic()
             if is_right is not False:
