@@ -100,6 +100,7 @@ def _juicefs(programs: Path, address: str, server: S3Server, folder: Path) -> _S
         [f"{programs}/juicefs", "format", "--quiet", *storage, meta, "volume"],
         cwd=folder,
         check=True,
+        capture_output=True,
     )
     options = ("--multi-buckets", "--no-usage-report", "--metrics", "127.0.0.1:0")
     cache = ("--cache-dir", f"{folder}/cache")

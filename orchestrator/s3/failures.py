@@ -173,7 +173,7 @@ def errors() -> tuple[type[Exception], ...]:
     )
 
 
-def code_of(err: Exception) -> str:
+def code_of(err: BaseException) -> str:
     """Return the server's error code; empty if it did not answer."""
     response = getattr(err, "response", None) or {}  # None without an answer
     return str(response.get("Error", {}).get("Code", ""))
@@ -191,7 +191,13 @@ def refuses_whole_checksum(err: Exception) -> bool:
     those of its parts. Each part was right."""
     cause = _cause_of(err)
     is_end = getattr(cause, "operation_name", None) == "CompleteMultipartUpload"
-    return is_end and getattr(cause, "response", {})["Error"].get("Code") in BAD_DIGESTS
+    return is_end and code_of(cause) in BAD_DIGESTS
+
+
+def has_dropped_upload(err: Exception) -> bool:
+    """Whether the server does not know an upload in parts, perhaps because it has ended it already
+    and its answer was lost."""
+    return code_of(_cause_of(err)) == "NoSuchUpload"
 
 
 def without_secrets_of_urls(text: str) -> str:

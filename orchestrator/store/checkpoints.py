@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from orchestrator.artifact import File, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import fetch_file
+from orchestrator.store.publish import fetch_file, read_checked
 from orchestrator.store.training import Training, token_suffix
 
 NUM_KEPT = 2
@@ -111,7 +111,7 @@ def _superfluous(
 
 def _score(store: Store, training: Training, name: CheckpointName) -> float | None:
     try:
-        return _load_seal(store, training, name).score
+        return _load_seal(store, training, name, lambda _: None).score
     except IntegrityError:
         return None
 
@@ -132,17 +132,36 @@ def fetch_newest_checkpoint(store: Store, training: Training, folder: Path) -> N
 def fetch_checkpoint(store: Store, training: Training, name: CheckpointName, folder: Path) -> None:
     """Download a checkpoint into `folder`. Raises IntegrityError unless every file has its
     sha256."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for file in _load_seal(store, training, name).files:
-        fetch_file(store, f"{_folder(training, name)}/{file.path}", file, folder / file.path)
+
+    def fetch(seal: Seal) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        for file in seal.files:
+            fetch_file(store, f"{_folder(training, name)}/{file.path}", file, folder / file.path)
+
+    _load_seal(store, training, name, fetch)
 
 
-def _load_seal(store: Store, training: Training, name: CheckpointName) -> Seal:
-    seal = _seal(training, name)
-    try:
-        return Seal.model_validate_json(store.read(seal) or b"")
-    except ValueError as err:
-        raise IntegrityError(f"store {store.uri}: {seal} is not the seal of a checkpoint") from err
+def _load_seal(
+    store: Store, training: Training, name: CheckpointName, use: Callable[[Seal], None]
+) -> Seal:
+    """Return the seal after `use` of it. It is read again if `use` raises IntegrityError: then the
+    sha256 of a file may have arrived wrong."""
+    stored_at = _seal(training, name)
+
+    def parse(content: bytes) -> Seal:
+        try:
+            seal = Seal.model_validate_json(content)
+        except ValueError as err:
+            raise IntegrityError(
+                f"store {store.uri}: {stored_at} is not the seal of a checkpoint"
+            ) from err
+        use(seal)
+        return seal
+
+    seal = read_checked(store, stored_at, parse)
+    if seal is None:
+        raise IntegrityError(f"store {store.uri}: {stored_at} is missing")
+    return seal
 
 
 def _sealed(store: Store, training: Training) -> list[CheckpointName]:

@@ -188,10 +188,28 @@ def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
 
 def load_manifest(store: Store, key: str) -> Manifest | None:
     """Return the manifest of `key`, or None. Raises IntegrityError if its content was altered."""
-    document = store.read(manifest_name(key))
-    if document is None:
+    name = manifest_name(key)
+    return read_checked(
+        store, name, lambda text: Manifest.from_json(text, where=f"store {store.uri}: {name}")
+    )
+
+
+def read_checked(store: Store, name: str, use: Callable[[bytes], _R]) -> _R | None:
+    """Return `use` of the content of `name`, or None if it does not exist.
+
+    After an IntegrityError the content is read once more, because a transfer may go wrong once. If
+    it is the same again, the error is raised.
+    """
+    content = store.read(name)
+    if content is None:
         return None
-    return Manifest.from_json(document, where=f"store {store.uri}: {manifest_name(key)}")
+    try:
+        return use(content)
+    except IntegrityError:
+        again = store.read(name)
+        if again is None or again == content:
+            raise
+    return use(again)
 
 
 def clear_training(store: Store, key: str) -> None:

@@ -37,7 +37,8 @@ LEAST_PARTS_AHEAD = 4
 DELETES = 1000
 """Objects that one request deletes at most."""
 UPLOADS = 2
-"""Uploads of a file of which the server reports another checksum: a transfer may go wrong once."""
+"""Uploads of a file of which the server reports another checksum, or which it does not know at the
+end: a transfer may go wrong once."""
 ASK_FROM_BYTES = 2**18
 """A smaller file is uploaded without asking whether it exists: the question takes as long."""
 SKIP_YOUNGER_S = 24 * 3600
@@ -168,7 +169,7 @@ class S3Store(Bucket):
             )
 
         _confirmed.pop((self.uri, name), None)
-        for _ in range(UPLOADS):
+        for uploads_left in reversed(range(UPLOADS)):
             with self.errors("write", name):
                 try:
                     is_right = self._with_checksums(upload)
@@ -177,6 +178,10 @@ class S3Store(Bucket):
                         f"store {self.uri}: cannot write {name}: {path.name} changed while it was "
                         "published; find out which process writes to it, and run again"
                     ) from err
+                except failures.errors() as err:
+                    if not (uploads_left and failures.has_dropped_upload(err)):
+                        raise
+                    is_right = False
             if is_right:
                 _confirmed[self.uri, name] = time.monotonic()
             if is_right is not False:
