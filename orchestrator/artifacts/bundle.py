@@ -26,11 +26,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from orchestrator.artifact import CODE_PATCH, Artifact, File, Manifest, Value
 from orchestrator.artifacts.copy import manifests_of
+from orchestrator.artifacts.lineage import outside_sha256s
 from orchestrator.artifacts.scratch import disk_errors, scratch_errors, scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.contract import CHECKPOINT
 from orchestrator.errors import JobError
 from orchestrator.runs.last_run import last_run_name, load_last_run
+from orchestrator.store.blobs import stored_files
 from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file, manifest_name, sha256_of
@@ -119,7 +121,9 @@ def write_bundle(
         names = [last_run_name(job_name), *(manifest_name(one.key) for one in manifests)]
         names += [entry.name for run in sorted(runs) for entry in store.entries(f"runs/{run}")]
         for_each(spool.add_stored, names)
-        blobs = {blob_name(file.sha256): file for file in _bundled_blobs(manifests, has_weights)}
+        blobs = {
+            blob_name(file.sha256): file for file in _bundled_blobs(store, manifests, has_weights)
+        }
         files = [*spool.files, *(file.model_copy(update={"path": n}) for n, file in blobs.items())]
         files.sort(key=lambda file: file.path)
         contents = Contents(job=job_name, has_weights=has_weights, files=tuple(files))
@@ -165,7 +169,10 @@ class _Spool:
         return path
 
 
-def _bundled_blobs(manifests: list[Manifest], has_weights: bool) -> Iterator[File]:
+def _bundled_blobs(store: Store, manifests: list[Manifest], has_weights: bool) -> Iterator[File]:
+    if has_weights:  # those from outside the job, too
+        outside = (sha256 for manifest in manifests for sha256 in outside_sha256s(manifest))
+        yield from stored_files(store, outside)
     for manifest in manifests:
         for output, artifact in manifest.artifacts.items():
             if output == CODE_PATCH or (has_weights and _has_weights(output, artifact)):

@@ -14,13 +14,13 @@ from threading import Lock
 from uuid import uuid4
 
 from orchestrator.artifact import File, Manifest
-from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.lineage import input_keys, outside_sha256s
 from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.report.numbers import size_text
 from orchestrator.runs.last_run import LastRun, last_run_name, load_last_run
-from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs
+from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs, stored_files
 from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file, load_manifest
@@ -133,7 +133,8 @@ class _Copy:
 
 
 def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str], None]) -> Copied:
-    """Copy the results of a job's last run: manifests, also of their inputs, blobs, and runs.
+    """Copy the results of a job's last run: manifests, also of their inputs, blobs, also
+    of files from outside the job, and runs.
 
     Takes memory for the job's manifests, and disk for FILES_AT_ONCE files. Raises JobError if the
     job has no run in `source`, IntegrityError for a damaged blob there, and StoreError.
@@ -145,7 +146,9 @@ def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str]
         copy = _Copy(source, target, scratch, say)
         manifests = list(manifests_of(source, last))
         wanted = [manifest for manifest in manifests if copy.is_wanted(manifest)]
-        files = {file.sha256: file for manifest in wanted for file in files_of(manifest)}
+        outside = (sha256 for manifest in wanted for sha256 in outside_sha256s(manifest))
+        files = {file.sha256: file for file in stored_files(source, outside)}
+        files |= {file.sha256: file for manifest in wanted for file in files_of(manifest)}
         copy.blobs(files.values())
         runs = [run for manifest in wanted for run in runs_of_manifest(manifest)]
         for run_id in dict.fromkeys([*runs, last.run_id]):

@@ -76,10 +76,16 @@ def read_resume_state(
             inventory.refer(RESUME_STATE, training, _blobs_of_trial(store.read(entry.name)))
 
 
-def read_roots(store: Store, inventory: Inventory) -> None:
-    """Note what users refer to: the last run of each job, and pins."""
+def read_roots(
+    store: Store, inventory: Inventory, *, is_new: Callable[[Entry], bool] | None = None
+) -> None:
+    """Note what users refer to: the last run of each job, and pins.
+
+    With `is_new`, only the jobs for which it is true: a noted root stays one, so the others would
+    add nothing.
+    """
     for entry in store.entries("jobs"):
-        if not entry.name.endswith("/latest.json"):
+        if (is_new and not is_new(entry)) or not entry.name.endswith("/latest.json"):
             continue
         job = entry.name.removeprefix("jobs/").removesuffix("/latest.json")
         last = load_last_run(store, job)

@@ -113,7 +113,7 @@ class Sweep:
         state to manifests, so they are read in this order."""
         for blob in announced(self.store):
             self.inventory.add_root(blob)
-        read_roots(self.store, self.inventory)
+        read_roots(self.store, self.inventory, is_new=self._is_new)
         read_resume_state(self.store, self.inventory, is_new=self._is_new)
         read_manifests(self.store, self.inventory, is_new=self._is_new)
         self.inventory.keep_roots(RESULTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestrator.artifact import File, Manifest
 from orchestrator.store.marks import Clock, Sleep, clock_s, refer_to_blobs
@@ -19,6 +19,16 @@ def missing_files(store: Store, files: Iterable[File]) -> list[File]:
             if entry.name in wanted and entry.size == wanted[entry.name].size:
                 del wanted[entry.name]
     return list(wanted.values())
+
+
+def stored_files(store: Store, sha256s: Iterable[str]) -> Iterator[File]:
+    """Yield the blobs with these sha256 that the store has, with their sizes there. Their paths are
+    their sha256. Lists at most 256 folders."""
+    wanted = {blob_name(sha256): sha256 for sha256 in sha256s}
+    for folder in sorted({name.rpartition("/")[0] for name in wanted}):
+        for entry in store.entries(folder):
+            if sha256 := wanted.get(entry.name):
+                yield File(path=sha256, sha256=sha256, size=entry.size)
 
 
 def files_of(manifest: Manifest) -> tuple[File, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ CLAIM_WAIT_S = 30.0
 """How long to respect a claim without its file. The file follows within milliseconds unless the
 claiming process crashed."""
 CLAIM_LOOK_S = 0.05
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
 _LASTING = frozenset(
     {
         errno.EACCES,
@@ -154,12 +156,29 @@ class FolderStore:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         with self._errors("read", prefix):
-            now_s = self._now_s()
-            for path in self._files(prefix):
-                with suppress(FileNotFoundError):
-                    stat = path.stat()
-                    name = path.relative_to(self._root).as_posix()
-                    yield Entry(name, stat.st_size, max(0.0, now_s - stat.st_mtime))
+            yield from self._entries(self._files(prefix))
+
+    def drafts(self) -> Iterator[Entry]:
+        """Yield the hidden files of unfinished writes, also of those in progress.
+
+        Folders that cannot be read, such as `lost+found`, are not of this store.
+        """
+        with self._errors("read", "unfinished writes"):
+            files = (
+                Path(folder, name)
+                for folder, _, names in os.walk(self._root)
+                for name in names
+                if _DRAFT.fullmatch(name)
+            )
+            yield from self._entries(files)
+
+    def _entries(self, files: Iterable[Path]) -> Iterator[Entry]:
+        now_s = self._now_s()
+        for path in files:
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                name = path.relative_to(self._root).as_posix()
+                yield Entry(name, stat.st_size, max(0.0, now_s - stat.st_mtime))
 
     def _files(self, prefix: str) -> Iterator[Path]:
         """Yield the files below a folder, from which other processes may remove some meanwhile."""

@@ -3,6 +3,7 @@ chain."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -12,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -72,6 +73,17 @@ seconds of the monotonic clock."""
 _downloads: set[ThreadPoolExecutor] = set()
 """The downloads in parts of this process."""
 _T = TypeVar("_T")
+
+
+class MultipartUpload(NamedTuple):
+    """An upload in parts that is not finished."""
+
+    name: str
+    upload_id: str
+    size: int
+    """Bytes of the parts that the server has."""
+    age_s: float
+    """Seconds since it began, by the clock of the server."""
 
 
 class S3Store(Bucket):
@@ -344,6 +356,34 @@ class S3Store(Bucket):
                     if age_s is None:  # a guess could end a lease, or let gc delete what is new
                         raise StoreError(f"store {self.uri}: cannot list {prefix}: {_NO_DATE}")
                     yield Entry(self.name_of(found["Key"]), found["Size"], age_s)
+
+    def multipart_uploads(self) -> Iterator[MultipartUpload]:
+        """Yield the uploads in parts that are not finished, also those in progress."""
+        with self.errors("list", "unfinished uploads"):
+            request = self.request("")
+            pages = self.connection.get_paginator("list_multipart_uploads").paginate(
+                Bucket=request["Bucket"], Prefix=request["Key"]
+            )
+            for page in pages:
+                for found in page.get("Uploads", ()):
+                    name, upload_id = self.name_of(found["Key"]), found["UploadId"]
+                    age_s = transfer.age_s(page, found["Initiated"])
+                    if math.isfinite(age_s):  # else it may be in progress
+                        size = self._size_of_parts(name, upload_id)
+                        yield MultipartUpload(name, upload_id, size, age_s)
+
+    def _size_of_parts(self, name: str, upload_id: str) -> int:
+        pages = self.connection.get_paginator("list_parts").paginate(
+            **self.request(name), UploadId=upload_id
+        )
+        return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+
+    def abort(self, upload: MultipartUpload) -> None:
+        """Delete the parts of an unfinished upload."""
+        with self.errors("delete", upload.name):
+            self.connection.abort_multipart_upload(
+                **self.request(upload.name), UploadId=upload.upload_id
+            )
 
     def folders(self, prefix: str) -> list[str]:
         return self.folders_below(f"{prefix}/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from orchestrator.plan import Digests, Plan, PriorRuns, make_plan
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
-from orchestrator.store.publish import publish_artifact, publish_manifest
+from orchestrator.store.publish import (
+    blob_name,
+    load_manifest,
+    manifest_name,
+    publish_artifact,
+    publish_manifest,
+)
 from pipelines import KINDS
 
 JOB = """
@@ -65,6 +72,18 @@ def publish_job(folder: Path, store_uri: str, checkpoint: Path | None = None) ->
         publish_manifest(store, _manifest(plan, stage, artifacts))
     write_last_run(store, plan, run_id="20260101T000000-a")
     return Published(job_file, store, plan)
+
+
+def publish_with_outside(published: Published, content: bytes) -> str:
+    """Let `pretrain` have read a file from outside the job. Returns the name of its blob."""
+    store, key = published.store, published.plan["pretrain"].key
+    digest = hashlib.sha256(content).hexdigest()
+    store.write(blob_name(digest), content)
+    manifest = load_manifest(store, key)
+    assert manifest is not None
+    recipe = {**manifest.recipe, "inputs": {"backbone": {"sha256": digest}}}
+    store.write(manifest_name(key), manifest.model_copy(update={"recipe": recipe}).to_json())
+    return blob_name(digest)
 
 
 def _publish(store: Store, folder: Path, files: dict[str, bytes]) -> Artifact:

@@ -17,7 +17,12 @@ from orchestrator.artifacts import evidence
 from orchestrator.artifacts.bundle import fingerprint, load_private_key, write_bundle
 from orchestrator.artifacts.evidence import Checked, check_bundle, load_public_key
 from orchestrator.errors import IntegrityError, JobError, StoreError
-from tests.orchestrator.artifacts.published import Published, in_folder, published
+from tests.orchestrator.artifacts.published import (
+    Published,
+    in_folder,
+    publish_with_outside,
+    published,
+)
 
 __all__ = ["in_folder", "published"]
 
@@ -72,6 +77,13 @@ def test_weights_are_only_in_it_if_asked_for(published: Published) -> None:
     names = [one.name for one, _ in members(write(published, has_weights=False))]
     assert not any(name.startswith("blobs/") for name in names)
     assert b"weights" in [content for _, content in members(write(published))]
+
+
+def test_files_from_outside_the_job_come_with_the_weights(in_folder: Published) -> None:
+    name = publish_with_outside(in_folder, b"backbone")
+    path = write(in_folder)
+    assert name in [one.name for one, _ in members(path)]
+    assert check_bundle(path).faults == ()
 
 
 def test_the_same_results_give_the_same_bytes(published: Published) -> None:

@@ -15,7 +15,7 @@ from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
 from orchestrator.store.folder import FolderStore
 from orchestrator.store.publish import load_manifest, manifest_name, publish_manifest
-from tests.orchestrator.artifacts.published import Published, published
+from tests.orchestrator.artifacts.published import Published, publish_with_outside, published
 
 __all__ = ["published"]
 
@@ -133,6 +133,16 @@ def test_a_blob_that_vanishes_meanwhile_is_copied_and_counted(
     monkeypatch.setattr(copying._Copy, "run", run_and_lose)
     assert copy_job(published.store, target, "small", say=said.append).num_new_blobs == 1
     assert said == ["copied 1 files, 7 B; 0 files are left"]
+
+
+def test_files_from_outside_the_job_are_copied_if_they_are_there(
+    published: Published, target: Store
+) -> None:
+    name = publish_with_outside(published, b"backbone")
+    assert copy(published.store, target).num_new_blobs == 5
+    assert target.read(name) == b"backbone"
+    published.store.delete(name)
+    assert copy(published.store, open_store("third")).num_new_blobs == 4
 
 
 def test_a_later_run_of_the_job_stays_the_last_one(published: Published, target: Store) -> None:

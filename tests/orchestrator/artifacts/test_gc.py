@@ -14,11 +14,13 @@ from typing import cast
 import boto3
 import pytest
 
+from orchestrator.artifacts import survey
 from orchestrator.artifacts.gc import UNFINISHED, Removed, collect_garbage
 from orchestrator.artifacts.listing import stored_keys
 from orchestrator.artifacts.survey import BLOBS, RESULTS, RESUME_STATE, RUNS
 from orchestrator.errors import IntegrityError
 from orchestrator.process import Process
+from orchestrator.runs.last_run import LastRun, load_last_run
 from orchestrator.store import Store, open_store
 from orchestrator.store.lease import Lease, take_lease
 from orchestrator.store.marks import MARKED_WORK_S, refer_to_blobs
@@ -205,6 +207,20 @@ def test_files_from_outside_stay_with_the_stage_that_reads_them(littered: Store)
     collect(littered)
     kept = [name for name, digest in digests.items() if littered.read(blob_name(digest))]
     assert kept == ["finished"]
+
+
+def test_only_new_jobs_are_read_again(
+    littered: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def load(store: Store, job: str) -> LastRun | None:
+        read.append(job)
+        return load_last_run(store, job)
+
+    monkeypatch.setattr(survey, "load_last_run", load)
+    collect(littered)
+    assert read == ["small"]
 
 
 def test_announced_blobs_stay(littered: Store) -> None:
