@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.store import open_store
 from tests.deploy.files import DEPLOY, ROOT
-from tests.deploy.slurm_node import SlurmNode, slurm_of_one_node, wait_for
+from tests.deploy.slurm_nodes import Slurm, slurm_of_nodes, wait_for
 
 SCRIPT = DEPLOY / "slurm.sh"
 JOB = """\
@@ -31,7 +31,7 @@ stages:
     lr: 1.0e-3
     auto_augment: null
     loader_workers: 0
-    resources: {{workers: 1, cpus_per_worker: 1}}
+    resources: {{workers: 2, cpus_per_worker: 2}}  # each takes a node
 """
 
 
@@ -49,22 +49,22 @@ def test_the_run_ends_before_slurm_kills_it() -> None:
 
 
 @pytest.fixture
-def slurm() -> Iterator[SlurmNode]:
+def slurm() -> Iterator[Slurm]:
     if shutil.which("slurmctld") is None or os.getuid() != 0:
         pytest.skip("needs root and Slurm: apt-get install slurm-wlm munge")
     # Socket paths have a maximum length, so the folder's name is short.
     with (
         tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder,
-        slurm_of_one_node(Path(folder) / "node", cpus=os.cpu_count() or 1) as node,
+        slurm_of_nodes(Path(folder), "n1", "n2") as slurm,
     ):
-        yield node
+        yield slurm
 
 
 @pytest.mark.stress
-def test_interrupted_job_is_queued_again_and_resumes(slurm: SlurmNode, tmp_path: Path) -> None:
+def test_interrupted_job_is_queued_again_and_resumes(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.format(store=tmp_path / "store"))
     log = tmp_path / "job.log"
-    options = ["--parsable", f"--chdir={ROOT}", f"--output={log}", "--cpus-per-task=2"]
+    options = ["--parsable", f"--chdir={ROOT}", f"--output={log}", "--nodes=2", "--cpus-per-task=2"]
     job = slurm.call("sbatch", *options, str(SCRIPT), str(tmp_path / "job.yaml")).strip()
     store = open_store(str(tmp_path / "store"))
     wait_for(

@@ -1,4 +1,4 @@
-"""A Slurm of one node on this machine, with its own key, ports and folders."""
+"""A Slurm with nodes on this machine, with its own key, ports and folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,10 @@ AuthInfo=socket={folder}/munge.socket
 SlurmUser=root
 FirstJobId={first_job}
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -34,13 +33,13 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000\n"
 
 
 @dataclass(frozen=True)
-class SlurmNode:
+class Slurm:
     folder: Path
 
     def call(self, *command: str) -> str:
@@ -61,35 +60,38 @@ class SlurmNode:
 
 
 @contextmanager
-def slurm_of_one_node(folder: Path, *, cpus: int) -> Iterator[SlurmNode]:
-    """Start Slurm's processes and wait until the node is idle. They end with the block."""
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
+def slurm_of_nodes(folder: Path, *names: str) -> Iterator[Slurm]:
+    """Start Slurm with these nodes of 2 CPUs each, and wait until they are idle.
+
+    At the end of the block, all jobs are cancelled and all processes end.
+    """
+    (folder / "state").mkdir()
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o600)
-    text = CONFIGURATION.format(
-        host=socket.gethostname(),
-        folder=folder,
-        cpus=cpus,
-        first_job=random.randint(1, 2**20),  # names of folders and ports depend on it
-        controller_port=free_port(),
-        node_port=free_port(),
-    )
-    (folder / "slurm.conf").write_text(text)
-    node = SlurmNode(folder)
-    configuration = str(folder / "slurm.conf")
+    configuration = folder / "slurm.conf"
+    configuration.write_text(_configuration(folder, names))
+    options = ["-D", "-c", "-f", str(configuration)]
+    nodes = [["slurmd", *options, "-N", name] for name in names]
+    slurm = Slurm(folder)
     with ExitStack() as stack:
-        for command in (
-            _munge(folder),
-            ["slurmctld", "-D", "-c", "-f", configuration],
-            ["slurmd", "-D", "-c", "-f", configuration],
-        ):
+        for command in (_munge(folder), ["slurmctld", *options], *nodes):
             stack.enter_context(_running(command, folder))
-        wait_for(lambda: "idle" in node.call("sinfo", "--noheader"), "the node is not idle")
+        all_idle = f"{len(names)} idle"
+        wait_for(lambda: all_idle in slurm.call("sinfo", "--format=%D %T"), "nodes are not idle")
         try:
-            yield node
+            yield slurm
         finally:
-            node.end_jobs()
+            slurm.end_jobs()
+
+
+def _configuration(folder: Path, names: Sequence[str]) -> str:
+    host = socket.gethostname()
+    nodes = (NODE.format(name=name, host=host, port=free_port()) for name in names)
+    # Folders and ports of a job depend on its number.
+    first_job = random.randint(1, 2**20)
+    return CONFIGURATION.format(
+        host=host, folder=folder, controller_port=free_port(), first_job=first_job
+    ) + "".join(nodes)
 
 
 def _munge(folder: Path) -> list[str]:
@@ -108,7 +110,7 @@ def _munge(folder: Path) -> list[str]:
 
 @contextmanager
 def _running(command: list[str], folder: Path) -> Iterator[None]:
-    with (folder / f"{command[0]}.log").open("wb") as log:
+    with (folder / f"{command[0]}.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield
