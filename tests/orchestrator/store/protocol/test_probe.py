@@ -42,7 +42,7 @@ def linkless(
 def test_probing_a_good_store_leaves_no_files(store_uri: str) -> None:
     store = open_store(store_uri)
     store.write(NAME, b"{}")
-    assert store.probe() == Limits()
+    assert store.probe()._replace(clock_skew_s=None) == Limits()
     store.check_access()
     assert store.names("manifests") == [NAME]
     if not store_uri.startswith("s3://"):
@@ -52,7 +52,7 @@ def test_probing_a_good_store_leaves_no_files(store_uri: str) -> None:
 
 
 def test_create_needs_no_hard_links(linkless: Store) -> None:
-    assert linkless.probe() == Limits()
+    assert linkless.probe()._replace(clock_skew_s=None) == Limits()
     assert linkless.create(NAME, b"first")
     assert not linkless.create(NAME, b"second")
     assert linkless.read(NAME) == b"first"
