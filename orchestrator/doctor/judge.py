@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.doctor.check import DRIVER, Check
+from orchestrator.doctor.check import Check
 from orchestrator.doctor.facts import DataFacts, Findings
 from orchestrator.doctor.machine import judge_machine
 from orchestrator.doctor.storage import judge_store
@@ -20,14 +20,14 @@ def judge(
     yield from judge_machine(found.machine, node)
     if found.store is not None:
         yield from judge_store(found.store, node, hours=hours, now_s=now_s)
-    of_driver = {} if node == DRIVER else {data.location: data for data in driver.data}
     for data in found.data:
-        yield from judge_data(data, node, driver=_same(of_driver.get(data.location), data))
+        yield from judge_data(data, node, driver=_same(driver, data))
     if found.ops is not None:
         yield judge_ops(found.ops, node, driver=driver.ops)
 
 
-def _same(of_driver: DataFacts | None, data: DataFacts) -> DataFacts | None:
-    """The driver's facts about the same data; other stages may read the same folder in another
-    way."""
-    return of_driver if of_driver is not None and of_driver.stages == data.stages else None
+def _same(driver: Findings, data: DataFacts) -> DataFacts | None:
+    """The driver's facts about the same data. Other stages may read the same folder in another way,
+    and of the stages that read it in one way, not all may run on each machine."""
+    found = (one for one in driver.data if one.location == data.location)
+    return next((one for one in found if set(one.stages) & set(data.stages)), None)
