@@ -418,12 +418,16 @@ def run_plan(
     cancel_poll_s: float = POLL_S,
     lease_s: float = LEASE_S,
     waits: bool = True,
+    kept: Mapping[str, bytes] = {},
 ) -> Outcome:
-    """Run the stages of `plan` and record them as the job's last run."""
+    """Run the stages of `plan` and record them as the job's last run. `kept` are files to keep with
+    the record of the run, by name."""
     run_id = run_id or new_run_id()
     # The record is written before the job's pointer to it, so a reader always finds the record.
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
+    for name, content in kept.items():
+        store.write(f"runs/{run_id}/{name}", content)
     progress = Progress(
         journal, watch, Tally({row.name: row.stage.metrics[0] for row in plan.stages})
     )

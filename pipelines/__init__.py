@@ -14,3 +14,7 @@ from pipelines.segmentation import kind as segmentation
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {kind.name: kind for kind in (pretrain.KIND, detection.KIND, segmentation.KIND)}
 )
+CALLING_OPS = frozenset({detection.KIND.name, segmentation.KIND.name})
+"""The kinds that call ops of mmcv."""
+FIND_OPS = "pipelines.openmmlab.ops:find_ops"
+"""`module:function` that returns the implementation of each of these ops in its process."""

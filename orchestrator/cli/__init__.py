@@ -14,6 +14,7 @@ from orchestrator.cli.artifacts import artifacts
 from orchestrator.cli.cancel import cancel
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.dashboard import dashboard
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.logs import logs
@@ -27,6 +28,7 @@ from orchestrator.streams import Output, exit_code_of
 VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "validate": validate,
     "plan": plan,
+    "doctor": doctor,
     "run": run,
     "status": status,
     "cancel": cancel,

@@ -12,6 +12,8 @@ from orchestrator.errors import escaped
 
 DASHBOARD_PORT = 8500
 MAX_PORT = 65535
+CREDENTIALS_H = 12.0
+"""How long credentials should last: a night."""
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -25,6 +27,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_verb(verbs, "validate", "check a job file offline, without data, store or cluster")
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
+    text = "check this machine, a cluster, a store and a job's data before a run"
+    without_job = "without it, no data are checked, and only the store that --store names"
+    doctor = _add_verb(verbs, "doctor", text, without_job=without_job)
+    _add_doctor(doctor)
     _add_run(_add_verb(verbs, "run", "run a job; finished stages are reused"))
     _add_cancel(_add_verb(verbs, "cancel", "cancel a job's run, or some of its stages"))
     text = "show the state of a job's last run, or a store's runs; reads only the store"
@@ -47,6 +53,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.verb == "status" and (fault := _fault_of_status(arguments)):
         status.error(fault)
+    if arguments.verb == "doctor" and arguments.job is None and arguments.overrides:
+        doctor.error("argument --set: needs JOB")
     if arguments.verb == "logs" and (fault := _fault_of_logs(arguments)):
         logs.error(fault)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
@@ -118,11 +126,7 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         default=[],
         help="run this stage again under a new Key; may be repeated",
     )
-    verb.add_argument(
-        "--address",
-        metavar="ADDR",
-        help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)",
-    )
+    _add_address(verb, without="one on this machine")
     verb.add_argument(
         "--strict", action="store_true", help="exit with 1 if an expectation is missed"
     )
@@ -130,6 +134,25 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         "--no-wait",
         action="store_true",
         help="fail with exit code 3 if another run works on a stage, instead of waiting for it",
+    )
+
+
+def _add_address(verb: argparse.ArgumentParser, *, without: str) -> None:
+    verb.add_argument(
+        "--address",
+        metavar="ADDR",
+        help=f"the Ray cluster (default: RAY_ADDRESS, else {without})",
+    )
+
+
+def _add_doctor(verb: argparse.ArgumentParser) -> None:
+    _add_address(verb, without="only this machine is checked")
+    verb.add_argument(
+        "--hours",
+        metavar="H",
+        type=float,
+        default=CREDENTIALS_H,
+        help="warn of credentials that expire within H hours (default: %(default)g)",
     )
 
 

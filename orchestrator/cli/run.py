@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -15,6 +16,9 @@ from orchestrator.cli.failed_stage import describe_failure
 from orchestrator.cli.job import load
 from orchestrator.cli.messages import Messages, secret_names
 from orchestrator.cli.report import show_results
+from orchestrator.cluster.examination import quick_checks
+from orchestrator.doctor.check import Check, to_document
+from orchestrator.doctor.check import Verdict as CheckVerdict
 from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
@@ -28,6 +32,9 @@ from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
 from orchestrator.store.lease import LEASE_S, LEASE_VARIABLE
 from orchestrator.store.stage_logs import LogSettings, log_settings
+
+CHECKS_FILE = "doctor.json"
+"""What was checked before the run, next to its record."""
 
 if TYPE_CHECKING:
     from orchestrator.progress import Update  # they import ray
@@ -67,7 +74,7 @@ class _Run:
 
     def execute(self, stdout: IO[str]) -> tuple[str, int]:
         """Run the plan and show its results. Returns the verdict and the exit code."""
-        warnings = self._warn()
+        warnings, checks = self._warn()
         # Importing ray takes two seconds, torch three: do it only for a job that has no faults.
         from orchestrator.run import new_run_id  # noqa: PLC0415
 
@@ -76,33 +83,37 @@ class _Run:
             for warning in warnings:
                 log.add(warning)
             self.messages.warn_also(log.add)
-            outcome = self._run(run_id, log)
+            outcome = self._run(run_id, log, checks)
             verdict, exit_code = self._show(run_id, outcome, stdout, log)
             log.add(verdict)
         return verdict, exit_code
 
-    def _warn(self) -> tuple[str, ...]:
-        """Print the limits of the store, unless there is nothing to run.
+    def _warn(self) -> tuple[tuple[str, ...], tuple[Check, ...]]:
+        """Print what is wrong with this machine, and the limits of the store, unless there is
+        nothing to run. Returns the warnings and the checks of the machine.
 
         Raises StageHeldError if another run of the job uses a store that is for one run at a time.
         """
         if all(planned.verdict is Verdict.REUSE for planned in self.plan.stages):
-            return ()
+            return (), ()
         limits = self.store.probe()
         if limits.is_for_one_run:
             refuse_second_run(self.store, self.plan.job.name, now_s=time.time())
-        warnings = tuple(
-            f"warning: {warning}"
-            for warning in (*limits.warnings, *warn_of_other_user(self.store, self.plan.job.name))
+        checks = quick_checks(limits)
+        of_store = (*limits.warnings, *warn_of_other_user(self.store, self.plan.job.name))
+        warnings = (
+            *(f"warning: {warning}" for warning in of_store),
+            *(f"doctor: {check}" for check in checks if check.verdict is not CheckVerdict.OK),
         )
         for warning in warnings:
             print(warning, file=sys.stderr)
-        return warnings
+        return warnings, checks
 
-    def _run(self, run_id: str, log: DriverLog) -> Outcome:
+    def _run(self, run_id: str, log: DriverLog, checks: tuple[Check, ...]) -> Outcome:
         from orchestrator.cli.progress import line_of, watching  # noqa: PLC0415  ray
         from orchestrator.run import run_plan  # noqa: PLC0415
 
+        document = json.dumps(to_document(checks), indent=2)
         with watching(self.plan, make_console(sys.stderr)) as show:
 
             def watch(update: Update) -> None:
@@ -119,6 +130,7 @@ class _Run:
                 cancel_poll_s=self.cancel_poll_s,
                 lease_s=self.lease_s,
                 waits=not self.arguments.no_wait,
+                kept={CHECKS_FILE: document.encode()} if checks else {},
             )
 
     def _show(

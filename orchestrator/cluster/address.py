@@ -36,9 +36,7 @@ def check_address(address: str) -> None:
     """Raise ClusterError if no Ray cluster answers at `address`: HOST:PORT, `auto` or `local`."""
     if address == "local":
         return
-    _refuse_urls(address)
-    found = _running_here() if address == "auto" else address
-    _refuse_urls(found)
+    found = head_address(address)
     host, _, port = found.rpartition(":")
     if not host or not port.isdecimal():
         raise unreachable(address, "the address is not HOST:PORT")
@@ -55,6 +53,15 @@ def check_address(address: str) -> None:
         raise unreachable(
             found, "no head of a Ray cluster answers there; it may be Ray's dashboard", _GIVE
         )
+
+
+def head_address(address: str) -> str:
+    """Return the address of a cluster's head, also for `auto`. Raises ClusterError if it is not the
+    address of one."""
+    _refuse_urls(address)
+    found = _running_here() if address == "auto" else address
+    _refuse_urls(found)
+    return found
 
 
 @dataclass

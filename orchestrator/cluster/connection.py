@@ -77,16 +77,18 @@ def _loss_of(process: str, exit_code: int) -> str:
 def all_machines() -> tuple[Machine, ...]:
     """The machines of the connected cluster with all their resources, except those that are gone or
     leaving."""
-    return tuple(_machine(node["Resources"], node) for node in _staying())
+    return tuple(machine_of(node) for node in all_nodes())
 
 
 def free_machines() -> tuple[Machine, ...]:
     """The same machines with their free resources, about a second old."""
     free = available_resources_per_node()
-    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in _staying())
+    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in all_nodes())
 
 
-def _staying() -> list[dict[str, Any]]:
+def all_nodes() -> list[dict[str, Any]]:
+    """What Ray reports about the machines of the connected cluster, except those that are gone or
+    leaving."""
     leaving = ray_state.get_draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
@@ -99,6 +101,11 @@ def has_dashboard() -> bool:
 def is_leaving() -> bool:
     """Whether Ray has a drain notice for this machine. Autoscalers and spot handlers send them."""
     return ray.get_runtime_context().get_node_id() in ray_state.get_draining_nodes()
+
+
+def machine_of(node: Mapping[str, Any]) -> Machine:
+    """The machine with all its resources."""
+    return _machine(node["Resources"], node)
 
 
 def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine:

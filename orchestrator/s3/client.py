@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -128,6 +128,38 @@ def _parts_of(credentials: Any) -> list[str]:
     except (BotoCoreError, OSError, ValueError):  # they cannot be renewed: the client reports it
         return []
     return [part for part in (frozen.access_key, frozen.secret_key, frozen.token) if part]
+
+
+class Validity(NamedTuple):
+    """How long the credentials of this process are valid."""
+
+    source: str
+    """Where AWS's standard chain found them, such as `env` or `sso`."""
+    is_temporary: bool
+    is_renewed: bool
+    """Whether botocore fetches new ones before they expire."""
+    ends_at_s: float | None
+    """Seconds since the epoch. None if that is unknown."""
+
+
+def credential_validity() -> Validity | None:
+    """Return how long the credentials of this process are valid. None if it has none, or if they
+    cannot be fetched: the client reports that."""
+    import botocore.session  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        credentials = botocore.session.get_session().get_credentials()
+        frozen = credentials and credentials.get_frozen_credentials()
+    except (BotoCoreError, OSError, ValueError):
+        return None
+    if credentials is None:
+        return None
+    end = getattr(credentials, "_expiry_time", None)  # botocore has no public name for it
+    # Those in the environment are read again before they expire, and are then the same.
+    is_renewed = end is not None and credentials.method != "env"
+    ends_at_s = None if end is None else end.timestamp()
+    return Validity(credentials.method, bool(frozen.token), is_renewed, ends_at_s)
 
 
 def _checksum_settings(session: Any) -> dict[str, str]:

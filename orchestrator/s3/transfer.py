@@ -124,11 +124,19 @@ def _md5(content: bytes) -> str:
 def age_s(answer: Any, written: datetime | None) -> float | None:
     """Seconds from `written` to an answer of the server, by the server's clock. None if either time
     is unknown."""
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if date is None or written is None:
+    now_s = server_time_s(answer)
+    if now_s is None or written is None:
         return None
-    now = parsedate_to_datetime(date).replace(tzinfo=UTC)  # HTTP has no other zone
-    return max(0.0, (now - written).total_seconds())
+    return max(0.0, now_s - written.timestamp())
+
+
+def server_time_s(answer: Any) -> float | None:
+    """The server's clock when it sent an answer, in seconds since the epoch. None if it sent no
+    time."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if date is None:
+        return None
+    return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()  # HTTP has no other zone
 
 
 def _checksums(digests: Digests) -> frozenset[str]:

@@ -218,7 +218,7 @@ class FolderStore:
             with self._errors("delete", name):
                 for path in self._root.glob(f"*{name}*"):
                     path.unlink(missing_ok=True)
-        return Limits(self._probe_room())
+        return Limits(self._probe_room(), clock_skew_s=time.time() - self._now_s())
 
     def check_access(self) -> None:
         name = f"probe-{uuid.uuid4().hex}"

@@ -27,6 +27,9 @@ class Limits(NamedTuple):
     is_for_one_run: bool = False
     """Whether `create` may succeed for two processes at once, so that two runs cannot agree who
     works on a stage."""
+    clock_skew_s: float | None = None
+    """How far the clock of this machine is ahead of the clock of the store, up to a second. None if
+    the store has no clock of its own."""
 
 
 class Store(Protocol):

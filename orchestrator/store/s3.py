@@ -3,7 +3,6 @@ chain."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import uuid
@@ -368,7 +367,7 @@ class S3Store(Bucket):
                 for found in page.get("Uploads", ()):
                     name, upload_id = self.name_of(found["Key"]), found["UploadId"]
                     age_s = transfer.age_s(page, found["Initiated"])
-                    if math.isfinite(age_s):  # else it may be in progress
+                    if age_s is not None:  # else it may be in progress
                         size = self._size_of_parts(name, upload_id)
                         yield MultipartUpload(name, upload_id, size, age_s)
 
@@ -394,7 +393,7 @@ class S3Store(Bucket):
         first = self._put_if_absent(name, b"first")
         try:
             second = first and self._put_if_absent(name, b"second")
-            self.names(name)
+            skew_s = self._clock_skew_s(name)
         finally:
             self.delete(name)
         if first is False:
@@ -404,8 +403,22 @@ class S3Store(Bucket):
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
         if second is False:
-            return Limits(warnings)
-        return Limits((f"store {self.uri}: {_NO_CONDITIONS}", *warnings), is_for_one_run=True)
+            return Limits(warnings, clock_skew_s=skew_s)
+        warnings = (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
+        return Limits(warnings, is_for_one_run=True, clock_skew_s=skew_s)
+
+    def _clock_skew_s(self, prefix: str) -> float | None:
+        """How far this machine's clock is ahead of the server's, from a listing. Raises StoreError
+        if the store cannot be listed."""
+        with self.errors("list", prefix):
+            pages = list(self.pages(f"{prefix}/", deep=True))
+        now_s = transfer.server_time_s(pages[-1])
+        return None if now_s is None else time.time() - now_s
+
+    def reports_checksum(self, name: str) -> bool:
+        """Whether the server reports a checksum of an object that exists. Raises StoreError."""
+        stored = self._look_up(name)
+        return stored is not None and bool(stored.checksums)
 
     def check_access(self) -> None:
         self._check_credentials()

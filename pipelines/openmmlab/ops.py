@@ -51,6 +51,12 @@ def active_ops() -> dict[str, str]:
     return {op: source if is_ours else "compiled" for op, source in SOURCES.items()}
 
 
+def find_ops() -> dict[str, str]:
+    """Make `mmcv.ops` importable, and return the implementation of each op as `active_ops` does."""
+    install_ops()
+    return active_ops()
+
+
 def _missing_op(name: str) -> Callable[..., Any]:
     if name.startswith("__"):
         raise AttributeError(name)
