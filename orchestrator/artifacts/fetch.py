@@ -53,7 +53,10 @@ def drafts_in(folder: Path) -> Iterator[Path]:
         with TemporaryDirectory(prefix=".orchestrator-get-", dir=folder) as drafts:
             yield Path(drafts)
     except OSError as err:
-        raise StoreError(f"{folder}: cannot be written: {err.strerror or err}") from err
+        raise StoreError(
+            f"{folder}: cannot be written: {err.strerror or err}; free some space there, or choose "
+            "another folder"
+        ) from err
 
 
 def _present(folder: Path, expected: Mapping[str, str]) -> set[str]:

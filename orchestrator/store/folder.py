@@ -24,18 +24,15 @@ CLAIM_WAIT_S = 30.0
 """How long to respect a claim without its file. The file follows within milliseconds unless the
 claiming process crashed."""
 CLAIM_LOOK_S = 0.05
-_LASTING = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.ENOTDIR,
-        errno.ENOSYS,
-        errno.EOPNOTSUPP,
-    }
-)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LASTING = _FULL | {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+}
 """Errors that another try would get again. Others may come from the network, as ESTALE and EIO of
 NFS."""
 
@@ -252,9 +249,14 @@ class FolderStore:
         except OSError as err:
             reason = err.strerror or str(err)
             kind = StoreRefusedError if err.errno in _LASTING else StoreError
+            hint = (
+                "free some space on its disk, or choose another store"
+                if err.errno in _FULL
+                else "choose a folder that you can write to"
+            )
             raise kind(
-                f"store {self._root}: cannot {verb} {name}: {reason}; choose a folder that you can "
-                "write to with `store:` in the job or --store"
+                f"store {self._root}: cannot {verb} {name}: {reason}; {hint} with `store:` in the "
+                "job or --store"
             ) from err
 
 
