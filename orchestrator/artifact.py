@@ -136,11 +136,13 @@ class Manifest(Value):
             content: dict[str, Any] = json.loads(document)
             stated = content.pop("sha256", None)
             manifest = cls.model_validate(content)
-        except (ValueError, TypeError, AttributeError) as err:
+            digest = digest_of(content)
+        # A few kB of brackets are nested deeper than Python's parser goes.
+        except (ValueError, TypeError, AttributeError, RecursionError) as err:
             raise IntegrityError(
                 f"{where}: not a manifest: {err}; delete it to run the stage again"
             ) from err
-        if stated != digest_of(content):
+        if stated != digest:
             raise IntegrityError(
                 f"{where}: its content differs from its sha256; delete it to run the stage again"
             )

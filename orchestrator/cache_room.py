@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,8 +30,8 @@ INPUTS, DATA = "inputs", "data"
 LOCK = "lock"
 """The lock file of a data set, held by the process that fetches it."""
 _IN_USE, _SIZE = "in_use", "size"
-_BLOCK_BYTES = 512
-"""The unit of `st_blocks`, whatever the file system."""
+_DRAFT_AGE_S = 3600.0
+"""Nobody has been writing a draft for longer than this."""
 
 _held: dict[Path, int] = {}
 """The descriptors with which this process and its children hold data sets."""
@@ -83,22 +84,22 @@ def hold(home: Path) -> None:
     _held[home] = descriptor
 
 
-def note_size(home: Path) -> int:
-    """Measure the data set in `home` and write its size down. Returns it in bytes."""
-    sizes: dict[int, int] = {}
-    for folder, _, files in os.walk(home):
-        for name in files:
-            stat = Path(folder, name).lstat()
-            sizes[stat.st_ino] = stat.st_blocks * _BLOCK_BYTES
-    size = sum(sizes.values())
-    (home / _SIZE).write_text(str(size))
-    return size
+def note_size(home: Path) -> None:
+    """Measure the complete data set in `home` and write its size down. The caller holds the lock of
+    `home`."""
+    (home / _SIZE).write_text(str(_measure(home)))
+
+
+def bytes_on_disk(stat: os.stat_result) -> int:
+    """Return the room that a file takes on the disk."""
+    return stat.st_blocks * 512  # the unit of `st_blocks`, whatever the file system
 
 
 def make_room(caches: Path, num_bytes: int, limit: float) -> None:
     """Delete what was not used for the longest time, until `num_bytes` more fit the limit and the
     disk, or the rest is in use."""
     with locked(caches / "evicting.lock"):
+        _delete_leftovers(caches)
         kept = sorted(_kept(caches), key=lambda one: one.used_ns)
         excess = sum(one.size for one in kept) + num_bytes - limit
         missing = num_bytes - shutil.disk_usage(caches).free
@@ -114,28 +115,64 @@ def _kept(caches: Path) -> Iterator[_Kept]:
     for path in _entries(caches / INPUTS):
         with suppress(FileNotFoundError):
             stat = path.stat()
-            yield _Kept(path, stat.st_blocks * _BLOCK_BYTES, stat.st_mtime_ns)
+            yield _Kept(path, bytes_on_disk(stat), stat.st_mtime_ns)
     for home in _entries(caches / DATA):
         with suppress(FileNotFoundError, NotADirectoryError):
-            # A data set of an older version, or one that is being fetched, has no mark of its use.
+            size = _size_of(home)
+            # A data set of an older version, or of a killed fetch, has no mark of its use.
             mark = home / _IN_USE
             used_ns = (mark if mark.exists() else home).stat().st_mtime_ns
-            yield _Kept(home, _size_of(home), used_ns)
+            if size is not None:
+                yield _Kept(home, size, used_ns)
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What has a whole name in `folder`: hidden files are drafts."""
+def _delete_leftovers(caches: Path) -> None:
+    """Delete what killed processes left. The caller holds the lock of evictions, so nobody else is
+    deleting a hidden data set."""
+    for doomed in _entries(caches / DATA, hidden=True):
+        # Without errors: what cannot be deleted must not keep others from their data.
+        shutil.rmtree(doomed, ignore_errors=True)
+    for draft in _entries(caches / INPUTS, hidden=True):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _DRAFT_AGE_S:
+                draft.unlink()
+
+
+def _entries(folder: Path, *, hidden: bool = False) -> list[Path]:
+    """What has a whole name in `folder`. Hidden are the drafts and what is being deleted."""
     try:
-        return [path for path in folder.iterdir() if path.name[0] != "."]
+        return [path for path in folder.iterdir() if (path.name[0] == ".") is hidden]
     except FileNotFoundError:
         return []
 
 
-def _size_of(home: Path) -> int:
+def _size_of(home: Path) -> int | None:
+    """The size that was written down, or else the present one. None for a data set that is being
+    fetched: measuring it takes long, and it does not count until it is complete."""
     try:
         return int((home / _SIZE).read_text())
     except (FileNotFoundError, ValueError):
-        return note_size(home)
+        return None if _is_locked(home) else _measure(home)
+
+
+def _measure(home: Path) -> int:
+    sizes: dict[int, int] = {}
+    for folder, _, files in os.walk(home):
+        for name in files:
+            with suppress(FileNotFoundError):  # a fetch that began meanwhile renames its files
+                stat = Path(folder, name).lstat()
+                sizes[stat.st_ino] = bytes_on_disk(stat)
+    return sum(sizes.values())
+
+
+def _is_locked(home: Path) -> bool:
+    """Whether a process is fetching the data set in `home`."""
+    try:
+        with (home / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _evict(path: Path) -> bool:

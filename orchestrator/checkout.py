@@ -27,9 +27,10 @@ def find_commit(root: Path) -> str | None:
     return commit.decode().strip() if commit is not None else None
 
 
-def has_changes(root: Path, folders: Sequence[str]) -> bool:
-    """Whether files of `folders` differ from the commit, or are not in it."""
-    return run_git(root, "status", "--porcelain", "--", *folders) != b""
+def has_changes(root: Path, folders: Sequence[str]) -> bool | None:
+    """Whether files of `folders` differ from the commit, or are not in it. None if git fails."""
+    changes = run_git(root, "status", "--porcelain", "--", *folders)
+    return None if changes is None else changes != b""
 
 
 def make_patch(root: Path, folders: Sequence[str]) -> bytes | None:
@@ -62,6 +63,11 @@ _ADD = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul
 _DIFF = ("diff-index", "--patch", "--binary", "--full-index", "--no-renames", "--no-color", "HEAD")
 
 
+_GIT_OPTIONS = ("--literal-pathspecs", "--no-optional-locks")
+"""Otherwise `git status` writes what it found to the user's index, and a command that the user runs
+meanwhile fails because the index is locked."""
+
+
 def run_git(
     root: Path, *arguments: str, index: str | None = None, stdin: bytes | None = None
 ) -> bytes | None:
@@ -69,7 +75,7 @@ def run_git(
     folder."""
     try:
         done = subprocess.run(  # noqa: S603
-            ["git", "-C", str(root), "--literal-pathspecs", *arguments],  # noqa: S607
+            ["git", "-C", str(root), *_GIT_OPTIONS, *arguments],  # noqa: S607
             capture_output=True,
             check=True,
             timeout=GIT_TIMEOUT_S,

@@ -35,7 +35,7 @@ class CodeVersion(Value):
     commit: str | None = None
     """The commit that is checked out; None outside a git checkout, as in a submitted job."""
     is_dirty: bool | None = None
-    """Whether files of PACKAGES differ from the commit; None without a commit."""
+    """Whether files of PACKAGES differ from the commit; None without a commit, or if git fails."""
     patch: Patch | None = None
     """What turns PACKAGES of the commit into the code that ran; None without local changes."""
 

@@ -71,11 +71,15 @@ class Process(NamedTuple):
     def of(cls, pid: int) -> Self | None:
         """Return a process of this machine that is running, or None."""
         began = _began(pid)
-        return cls(_machine(), pid, began) if began is not None else None
+        return cls(_machine(), pid, began) if began else None
 
     def has_ended(self) -> bool:
-        """Whether it has surely ended. False for a process of another machine."""
-        return bool(self.machine) and self.machine == _machine() and _began(self.pid) != self.began
+        """Whether it has surely ended. False for a process of another machine, and for one of
+        another user where /proc hides it."""
+        if not self.machine or self.machine != _machine():
+            return False
+        began = _began(self.pid)
+        return not _exists(self.pid) if began is None else began != self.began
 
 
 def _machine() -> str:
@@ -87,14 +91,25 @@ def _machine() -> str:
         return ""
 
 
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
 def _began(pid: int) -> str | None:
-    """The start of a running process in clock ticks since the boot, or None if it has ended."""
+    """The start of a process in clock ticks since the boot. Empty if it has ended but its parent
+    has not noticed, None if this cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *fields = stat.rpartition(")")[2].split()  # the name before it may contain blanks
-    return None if state in "ZX" else fields[_START_FIELD]
+    return "" if state in "ZX" else fields[_START_FIELD]
 
 
 GRACE_S = 60.0

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote
 
 from orchestrator.credentials import SHAPES
+from orchestrator.s3.client import known_secrets
 
 MIN_CHARACTERS = 8
 """Shorter values are not replaced: words such as `true` would disappear from every line."""
@@ -105,6 +106,12 @@ class Redactor:
     @property
     def longest(self) -> int:
         return len(self._secrets[0]) if self._secrets else 0
+
+
+def redactor(environ: Mapping[str, str], names: Collection[str] = ()) -> Redactor:
+    """Return the redactor for what this process writes: it replaces the secrets of `environ`, see
+    `secrets_of`, and the credentials that its S3 clients use now."""
+    return Redactor(secrets_of(environ, names) | secret_forms(known_secrets()))
 
 
 def _without_credentials(text: bytes) -> bytes:

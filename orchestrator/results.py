@@ -25,7 +25,7 @@ from orchestrator.runs.last_run import LastRun, LastStage, last_run_name, load_l
 from orchestrator.runs.record import load_record
 from orchestrator.runs.status import make_status
 from orchestrator.spec import Job, Stage, job_from_document
-from orchestrator.store.checkpoints import runs_of
+from orchestrator.store.attempts import runs_of
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, load_manifest, training_name
 from orchestrator.trials import TRIALS_FILE, Trials

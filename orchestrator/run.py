@@ -42,9 +42,10 @@ from orchestrator.runs.ownership import OwnedStages
 from orchestrator.runs.record import RunState
 from orchestrator.schedule import Block, Start, State, decide, find_waits
 from orchestrator.stage_threads import StageThreads
-from orchestrator.store.lease import LEASE_S
+from orchestrator.store.lease import LEASE_S, find_owner
+from orchestrator.store.marks import await_unmarked
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import load_manifest
+from orchestrator.store.publish import TRAINING, clear_training, load_manifest, manifest_name
 from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 TICK_S = 0.2
@@ -145,12 +146,24 @@ class Run:
         return bool(self.stages.running)
 
     def _reuse(self) -> None:
-        for planned in self.plan.stages:
-            if planned.verdict is Verdict.REUSE:
-                manifest = load_manifest(self.store, planned.key)
-                assert manifest is not None, "a manifest is never deleted during a run"
+        """Enter the stages that are reused. One whose results gc has just deleted stays waiting, so
+        that it runs again."""
+        reused = [planned for planned in self.plan.stages if planned.verdict is Verdict.REUSE]
+        # The job's record names their Keys now, and what exists after this stays.
+        await_unmarked(self.store, [manifest_name(planned.key) for planned in reused])
+        for planned in reused:
+            manifest = load_manifest(self.store, planned.key)
+            if manifest is not None:
                 self._enter_reused(planned.name, planned.why, manifest)
         self.journal.write()
+        self._clear_leftovers({planned.key for planned in reused})
+
+    def _clear_leftovers(self, keys: set[str]) -> None:
+        """Delete the resume state of finished stages whose driver was killed just before it did."""
+        for key in keys & set(self.store.folders(TRAINING)):
+            owner = find_owner(self.store, key)
+            if owner is None or owner.is_over or owner.is_expired:
+                clear_training(self.store, key)
 
     def _enter_reused(self, name: str, why: str, manifest: Manifest) -> None:
         self.progress.enter(name, State.REUSED, Event(why, metrics=_values(manifest.metrics)))

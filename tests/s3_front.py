@@ -54,12 +54,14 @@ def front(
     behind: str = "",
     tls_dir: Path | None = None,
     pause_s: float = 0,
+    has_date: bool = True,
 ) -> Iterator[Front]:
     """A running front on this machine.
 
     `answer` gets method, path and headers; if it returns None, the request goes to `behind`. With
     `tls_dir` the front uses TLS, and writes its certificate to `cert.pem` there. It waits for
     `pause_s` before it reads the content of a request, as if the network were slow.
+    Without `has_date`, its answers do not say when they were made.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -70,7 +72,10 @@ def front(
             time.sleep(pause_s)
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             said = answer(self.command, self.path, dict(self.headers)) or self._passed_on(content)
-            self.send_response(said.status)
+            if has_date:
+                self.send_response(said.status)
+            else:
+                self.send_response_only(said.status)
             for name, value in {
                 "Content-Length": str(len(said.content)),
                 "Connection": "close",

@@ -12,10 +12,8 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,11 +25,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from orchestrator.artifact import CODE_PATCH, Artifact, File, Manifest, Value
+from orchestrator.artifacts.copy import manifests_of
+from orchestrator.artifacts.scratch import disk_errors, scratch_errors, scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
-from orchestrator.artifacts.transfer import manifests_of
 from orchestrator.contract import CHECKPOINT
-from orchestrator.errors import JobError, StoreError
+from orchestrator.errors import JobError
 from orchestrator.runs.last_run import last_run_name, load_last_run
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file, manifest_name, sha256_of
 
@@ -112,21 +112,21 @@ def write_bundle(
     if last is None or not manifests:
         raise JobError(f"{job_name}: has no finished stage in the store {store.uri}")
     runs = {run for manifest in manifests for run in runs_of_manifest(manifest)} | {last.run_id}
-    with _os_errors(target), TemporaryDirectory(prefix="orchestrator-bundle-") as scratch:
-        spool = _Spool(store, Path(scratch))
+    with scratch_folder("bundle") as scratch:
+        spool = _Spool(store, scratch)
         for path, content in reports.items():
             spool.add(path, content)
         names = [last_run_name(job_name), *(manifest_name(one.key) for one in manifests)]
         names += [entry.name for run in sorted(runs) for entry in store.entries(f"runs/{run}")]
-        for name in names:
-            spool.add_stored(name)
+        for_each(spool.add_stored, names)
         blobs = {blob_name(file.sha256): file for file in _bundled_blobs(manifests, has_weights)}
         files = [*spool.files, *(file.model_copy(update={"path": n}) for n, file in blobs.items())]
         files.sort(key=lambda file: file.path)
         contents = Contents(job=job_name, has_weights=has_weights, files=tuple(files))
         digests = contents.model_dump_json(indent=2).encode()
         heads = {DIGESTS: digests, **({SIGNATURE: _signature(digests, key)} if key else {})}
-        size = _write(target, spool, heads, files)
+        with disk_errors(target):
+            size = _write(target, spool, heads, files)
     signer = fingerprint(key.public_key()) if key else None
     return Bundled(len(files), size, hashlib.sha256(digests).hexdigest(), signer)
 
@@ -160,7 +160,8 @@ class _Spool:
         if file.path in self._paths:
             return self._paths[file.path]
         path = self._folder / uuid4().hex
-        fetch_file(self._store, file.path, file, path)
+        with scratch_errors():  # else the error would be about the bundle itself
+            fetch_file(self._store, file.path, file, path)
         return path
 
 
@@ -199,14 +200,6 @@ def _write(target: Path, spool: _Spool, heads: Mapping[str, bytes], files: list[
     finally:
         draft.unlink(missing_ok=True)
     return target.stat().st_size
-
-
-@contextmanager
-def _os_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        raise StoreError(f"{target}: cannot be written: {err.strerror or err}") from err
 
 
 def _add(tar: tarfile.TarFile, file: File, path: Path) -> None:

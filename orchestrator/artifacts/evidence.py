@@ -73,7 +73,7 @@ def check_bundle(path: Path, *, trusted: Ed25519PublicKey | None = None) -> Chec
             members = _members(tar)
             digests = _head(tar, next(members, None), DIGESTS, path)
             contents = _parse(digests, path)
-            check = _Check({one.path: one for one in contents.files}, digests, trusted)
+            check = _Check(path, contents, digests, trusted)
             for member in members:
                 check.member(tar, member)
             check.rest(file)
@@ -161,9 +161,10 @@ class _Check:
     """Compares the files of a bundle with its digests, one after the other."""
 
     def __init__(
-        self, listed: dict[str, File], digests: bytes, trusted: Ed25519PublicKey | None
+        self, path: Path, contents: Contents, digests: bytes, trusted: Ed25519PublicKey | None
     ) -> None:
-        self._left, self._digests, self._trusted = listed, digests, trusted
+        self._path, self._digests, self._trusted = path, digests, trusted
+        self._left = {one.path: one for one in contents.files}
         self._seen: set[str] = {DIGESTS}
         self._faults: list[str] = []
         self.num_results = 0
@@ -177,7 +178,7 @@ class _Check:
         elif not _is_plain(member):
             self._faults.append(f"{name}: is a link or another special file")
         elif member.name == SIGNATURE and len(self._seen) == 1:
-            self._signature(_head(tar, member, SIGNATURE, Path(SIGNATURE)))
+            self._signature(_head(tar, member, SIGNATURE, self._path))
         elif member.name not in self._left:
             self._faults.append(f"{name}: is not listed in {DIGESTS}")
         else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from orchestrator.artifact import Artifact
-from orchestrator.errors import JobError, StoreError
+from orchestrator.artifacts.scratch import drafts_in
+from orchestrator.errors import JobError
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, sha256_of
 
@@ -40,23 +39,6 @@ def place_files(folder: Path, made: Path) -> int:
     for name in missing:
         _move(made / name, folder / name)
     return len(missing)
-
-
-@contextmanager
-def drafts_in(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder in `folder`, so that a finished file is moved by a rename.
-
-    Errors of the disk in the block become a StoreError.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".orchestrator-get-", dir=folder) as drafts:
-            yield Path(drafts)
-    except OSError as err:
-        raise StoreError(
-            f"{folder}: cannot be written: {err.strerror or err}; free some space there, or choose "
-            "another folder"
-        ) from err
 
 
 def _present(folder: Path, expected: Mapping[str, str]) -> set[str]:

@@ -76,6 +76,13 @@ def input_keys(manifest: Manifest) -> tuple[str, ...]:
     return tuple(str(one["key"]) for one in read if isinstance(one, dict) and "key" in one)
 
 
+def outside_sha256s(manifest: Manifest) -> tuple[str, ...]:
+    """Return the sha256 of the files from outside the job that a stage read. The store has them."""
+    inputs = manifest.recipe.get("inputs")
+    read = inputs.values() if isinstance(inputs, dict) else ()
+    return tuple(str(one["sha256"]) for one in read if isinstance(one, dict) and "sha256" in one)
+
+
 def _trace(manifest: Manifest, loaded: dict[str, Manifest], run_command: str) -> Trace:
     stage_of_key = {key: found.stage for key, found in loaded.items()}
     lineage = make_lineage(manifest, stage_of_key=stage_of_key, command=run_command)

@@ -11,9 +11,7 @@ from orchestrator.artifact import Manifest
 from orchestrator.artifacts.pins import pinned_keys
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import load_manifest
-
-MANIFESTS = "manifests"
+from orchestrator.store.publish import MANIFESTS, key_of_manifest, load_manifest
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def list_store(store: Store) -> Iterator[Listed]:
 def stored_keys(store: Store) -> Iterator[str]:
     """Yield the Keys of all manifests, in any order."""
     for entry in store.entries(MANIFESTS):
-        yield entry.name.removeprefix(f"{MANIFESTS}/").removesuffix(".json")
+        yield key_of_manifest(entry.name)
 
 
 def _list_key(store: Store, key: str, pinned: Collection[str], *, stage: str | None) -> Listed:

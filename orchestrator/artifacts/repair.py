@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from orchestrator.artifact import File, Manifest
-from orchestrator.artifacts.verify import Fault, broken_manifests, check_blob
+from orchestrator.artifacts.scratch import scratch_folder
+from orchestrator.artifacts.verify import Damage, Fault, broken_manifests, check_blob
 from orchestrator.errors import IntegrityError
 from orchestrator.store.input_cache import InputCache
 from orchestrator.store.protocol import Store
@@ -59,7 +60,12 @@ class ThisMachine:
     location = "this machine's cache"
 
     def fetch(self, file: File, path: Path) -> bool:
-        return self.cache.take(file, path)
+        try:
+            return self.cache.take(file, path)
+        except OSError as err:
+            if err.errno in (errno.ENOSPC, errno.EDQUOT):  # about `path`: the cache is only read
+                raise
+            return False
 
     def manifest(self, name: str) -> bytes | None:
         return None
@@ -98,8 +104,8 @@ def repair(store: Store, fault: Fault, sources: Iterable[Source]) -> str | None:
 
 def _repair_blob(store: Store, file: File, source: Source) -> bool:
     name = blob_name(file.sha256)
-    with TemporaryDirectory(prefix="orchestrator-repair-") as folder:
-        path = Path(folder, "blob")
+    with scratch_folder("repair") as folder:
+        path = folder / "blob"
         if not source.fetch(file, path):
             return False
         store.upload(name, path)
@@ -113,5 +119,9 @@ def _repair_manifest(store: Store, fault: Fault, source: Source) -> bool:
             return False
     except IntegrityError:
         return False
-    store.delete(fault.name)  # a manifest is create-only, but what is there now is not a manifest
-    return store.create(fault.name, document)
+    if fault.damage is Damage.MISSING:
+        return store.create(fault.name, document)
+    # A manifest is create-only, but what is there now is not a manifest. One write replaces it, so
+    # a kill leaves the one or the other.
+    store.write(fault.name, document)
+    return True

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from orchestrator.artifact import Artifact, Manifest
 from orchestrator.artifacts.inventory import Inventory
-from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.lineage import input_keys, outside_sha256s
 from orchestrator.artifacts.pins import pinned_keys
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.store.lease import find_owner
-from orchestrator.store.protocol import Store
-from orchestrator.store.publish import blob_name, load_manifest, manifest_name, training_name
+from orchestrator.store.marks import NameList
+from orchestrator.store.outside import INPUTS
+from orchestrator.store.protocol import Entry, Store
+from orchestrator.store.publish import (
+    MANIFESTS,
+    blob_name,
+    key_of_manifest,
+    load_manifest,
+    manifest_name,
+    training_name,
+)
 
 RESULTS, RESUME_STATE, RUNS, BLOBS = "results", "resume state", "runs", "blobs"
 
@@ -28,38 +37,41 @@ _BLOB = re.compile(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
 def read_manifests(
-    store: Store, inventory: Inventory, *, written_within_s: float = math.inf
+    store: Store, inventory: Inventory, *, is_new: Callable[[Entry], bool] | None = None
 ) -> None:
     """Note what each manifest refers to: blobs, runs, and the manifests of its inputs.
 
-    Raises IntegrityError for a damaged one, because nobody knows what it refers to. With
-    `written_within_s`, only what was written since then; that stays, whatever was chosen before.
+    Raises IntegrityError for a damaged one, because nobody knows what it refers to. With `is_new`,
+    only the entries for which it is true; these stay, whatever was chosen before.
     """
-    for entry in store.entries("manifests"):
-        if entry.age_s > written_within_s or not entry.name.endswith(".json"):
+    for entry in store.entries(MANIFESTS):
+        if (is_new and not is_new(entry)) or not entry.name.endswith(".json"):
             continue
-        manifest = load_manifest(store, _key_of(entry.name))
+        manifest = load_manifest(store, key_of_manifest(entry.name))
         if manifest is None:  # deleted since it was listed
             continue
         inventory.add(RESULTS, entry.name, size=entry.size, age_s=entry.age_s)
         inventory.refer(RESULTS, entry.name, references(manifest))
-        if written_within_s < math.inf:
+        if is_new:
             inventory.keep(RESULTS, entry.name)
 
 
 def read_resume_state(
-    store: Store, inventory: Inventory, *, written_within_s: float = math.inf
+    store: Store, inventory: Inventory, *, is_new: Callable[[Entry], bool] | None = None
 ) -> None:
-    """Note what the resume state of each Key refers to: its runs, and blobs of finished trials."""
+    """Note what the resume state of each Key refers to: its runs, blobs of finished trials, and
+    blobs from outside the job."""
     for entry in store.entries("train"):
-        if entry.age_s > written_within_s:
+        if is_new and not is_new(entry):
             continue
         training = "/".join(entry.name.split("/")[:2])
         inventory.add(RESUME_STATE, training, size=entry.size, age_s=entry.age_s)
-        if written_within_s < math.inf:
+        if is_new:
             inventory.keep(RESUME_STATE, training)
         if run := _TRAINING_RUN.fullmatch(entry.name):
             inventory.refer(RESUME_STATE, training, [f"runs/{run[1]}"])
+        if entry.name == f"{training}/{INPUTS}":
+            inventory.refer(RESUME_STATE, training, _blobs_of_inputs(store.read(entry.name)))
         if _TRIAL_LOG.fullmatch(entry.name):
             inventory.refer(RESUME_STATE, training, _blobs_of_trial(store.read(entry.name)))
 
@@ -98,6 +110,7 @@ def references(manifest: Manifest) -> set[str]:
     files = (file for artifact in manifest.artifacts.values() for file in artifact.files)
     return {
         *(blob_name(file.sha256) for file in files),
+        *(blob_name(sha256) for sha256 in outside_sha256s(manifest)),
         *(f"runs/{run_id}" for run_id in runs_of_manifest(manifest)),
         *(manifest_name(key) for key in input_keys(manifest)),
     }
@@ -123,12 +136,16 @@ def is_leased(store: Store, key: str) -> bool:
 def key_of_part(kind: str, name: str) -> str | None:
     """Return the Key that a manifest or resume state belongs to; None for other kinds."""
     if kind == RESULTS:
-        return _key_of(name)
+        return key_of_manifest(name)
     return name.removeprefix(training_name("")) if kind == RESUME_STATE else None
 
 
-def _key_of(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".json")
+def _blobs_of_inputs(content: bytes | None) -> tuple[str, ...]:
+    """The blobs from outside the job. A stage that resumes writes a damaged list again."""
+    try:
+        return NameList.model_validate_json(content or b"").names
+    except ValidationError:
+        return ()
 
 
 def _blobs_of_trial(content: bytes | None) -> list[str]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 from orchestrator.artifacts.inventory import Found, Inventory
@@ -24,11 +24,13 @@ from orchestrator.artifacts.survey import (
 )
 from orchestrator.errors import StoreError
 from orchestrator.store.marks import MARKED_WORK_S, Clock, announced, clock_s, mark
-from orchestrator.store.protocol import Store
+from orchestrator.store.pool import for_each
+from orchestrator.store.protocol import Entry, Store
 
 ROUND = 10_000
 """Parts marked at once: a mark of 1 MB, which writers read."""
-THREADS = 16
+THREADS = 4
+"""Folders that are emptied at a time. Each of them may use more threads."""
 MARGIN_S = 10.0
 """Ages by the store's clock are compared with times of this machine, and S3 counts whole
 seconds."""
@@ -43,6 +45,22 @@ class Gone(NamedTuple):
     num: int
     num_objects: int
     size: int
+
+
+class _Part(NamedTuple):
+    """What was deleted of a folder."""
+
+    num: int
+    is_whole: bool
+
+
+class _Deleted(NamedTuple):
+    """What was deleted."""
+
+    num_in_folders: int
+    """Objects, also of folders in which more are left."""
+    gone: list[Found]
+    """The parts of which nothing is left."""
 
 
 @dataclass
@@ -79,30 +97,34 @@ class Sweep:
         try:
             self._read_again()
             going = self._still_going(kind, chunk)
-            with ThreadPoolExecutor(self.num_threads) as pool:
-                is_gone = list(
-                    pool.map(lambda found: self._delete(kind, found.name, deadline_s), going)
-                )
+            deleted = self._delete(kind, going, lambda: self.clock() <= deadline_s)
         finally:
             self.store.delete(name)
-        gone = [found for found, done in zip(going, is_gone, strict=True) if done]
-        if going and not gone:
+        if going and not deleted.gone and not deleted.num_in_folders:
             raise StoreError(
                 f"store {self.store.uri}: it took more than {MARKED_WORK_S:.0f} s to check what is "
                 "needed, so nothing was deleted; run gc again when the store is less busy"
             )
-        return gone, [found for found, done in zip(going, is_gone, strict=True) if not done]
+        gone = set(deleted.gone)
+        return deleted.gone, [found for found in going if found not in gone]
 
     def _read_again(self) -> None:
         """Note what was written since the survey. References move from announcements and resume
         state to manifests, so they are read in this order."""
-        within_s = self.clock() - self.surveyed_at_s + MARGIN_S
         for blob in announced(self.store):
             self.inventory.add_root(blob)
         read_roots(self.store, self.inventory)
-        read_resume_state(self.store, self.inventory, written_within_s=within_s)
-        read_manifests(self.store, self.inventory, written_within_s=within_s)
+        read_resume_state(self.store, self.inventory, is_new=self._is_new)
+        read_manifests(self.store, self.inventory, is_new=self._is_new)
         self.inventory.keep_roots(RESULTS)
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether an entry was written since the survey began.
+
+        The clock is read after the listing. Read before it, a pause in between would make a new
+        entry look old.
+        """
+        return entry.age_s <= self.clock() - self.surveyed_at_s + MARGIN_S
 
     def _still_going(self, kind: str, chunk: Sequence[Found]) -> list[Found]:
         is_old = self._old_blobs(chunk) if kind == BLOBS else self._is_old
@@ -134,22 +156,42 @@ class Sweep:
         }
         return old.__contains__
 
-    def _delete(self, kind: str, name: str, deadline_s: float) -> bool:
-        """Delete a part unless it is too late. Returns whether all of it is gone."""
-        is_object = kind in (RESULTS, BLOBS)
-        # Sorted by name, the record of a run comes after its events and logs, and goes last.
-        names = [name] if is_object else self.store.names(name)
-        for one in sorted(names, key=_turn) if kind == RESUME_STATE else names:
-            if self.clock() > deadline_s:
-                return False
-            self.store.delete(one)
-        return True
+    def _delete(self, kind: str, going: Sequence[Found], goes_on: Callable[[], bool]) -> _Deleted:
+        """Delete parts while there is time. Objects go many at a time."""
+        if kind in (RESULTS, BLOBS):
+            names = [found.name for found in going]
+            is_gone = set(self.store.delete_many(names, goes_on=goes_on)).__contains__
+            return _Deleted(0, [found for found in going if is_gone(found.name)])
+        parts = for_each(
+            lambda found: self._delete_folder(kind, found.name, goes_on),
+            going,
+            num_threads=self.num_threads,
+        )
+        gone = [found for found, part in zip(going, parts, strict=True) if part.is_whole]
+        return _Deleted(sum(part.num for part in parts), gone)
+
+    def _delete_folder(self, kind: str, folder: str, goes_on: Callable[[], bool]) -> _Part:
+        """Delete what is in a folder, and end early if there is no time left."""
+        turn = _turn if kind == RESUME_STATE else _turn_of_run
+        num = 0
+        for _, group in groupby(sorted(self.store.names(folder), key=turn), key=turn):
+            names = list(group)
+            num_gone = len(self.store.delete_many(names, goes_on=goes_on))
+            num += num_gone
+            if num_gone < len(names):
+                return _Part(num, is_whole=False)
+        return _Part(num, is_whole=True)
 
 
-def _turn(name: str) -> tuple[bool, int, bool, str]:
+def _turn_of_run(name: str) -> bool:
+    """The record of a run goes last."""
+    return name.endswith("/run.json")
+
+
+def _turn(name: str) -> tuple[bool, int, bool]:
     """The order that leaves a usable state at any time: seals first, the last trial before the one
     before it, and a trial's log last."""
     trial = _TRIAL.fullmatch(name)
     number = int(trial[1]) if trial else 0
     is_log = trial is not None and trial[2].startswith("trial")
-    return _SEAL.fullmatch(name) is None, -number, is_log, name
+    return _SEAL.fullmatch(name) is None, -number, is_log

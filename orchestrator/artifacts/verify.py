@@ -138,7 +138,7 @@ def _load_chain(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Manife
         cited_by: dict[str, Manifest | None] = {key: None}
         while cited_by:
             current, citing = cited_by.popitem()
-            if is_known.get(current, citing is None and current in is_known):
+            if is_known.get(current):
                 continue
             found = _load(store, current, citing)
             is_known[current] = found is not None

@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from orchestrator.errors import OrchestratorError, StoreError
-from orchestrator.redaction import Redactor, secret_forms, secrets_of
+from orchestrator.redaction import redactor
 from orchestrator.runs.record import record_name
-from orchestrator.s3.client import known_secrets
 from orchestrator.store.protocol import Store
 from orchestrator.store.stage_logs import TIME_FORMAT, LogSettings, LogWriter, driver_folder
 
@@ -79,10 +78,9 @@ class DriverLog:
         if not lines:
             return
         try:
-            secrets = secrets_of(os.environ, self._settings.secret_names)
-            secrets |= secret_forms(known_secrets())
+            clean = redactor(os.environ, self._settings.secret_names).redacted
             self._await_record()
-            self._writer.write(Redactor(secrets).redacted(b"".join(lines)))
+            self._writer.write(clean(b"".join(lines)))
         except Exception:  # noqa: BLE001  the journal reports a store; the lines wait for the next try
             with self._lock:
                 self._lines.extendleft(reversed(lines))

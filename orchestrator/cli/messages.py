@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from orchestrator.errors import InterruptedRunError
 from orchestrator.notify import Message, Sender, webhook_of, without_userinfo
-from orchestrator.redaction import Redactor, secret_forms, secrets_of
+from orchestrator.redaction import redactor
 from orchestrator.report import Cell, CellVerdict
-from orchestrator.s3.client import known_secrets
 from orchestrator.schedule import State
 from orchestrator.spec import Job
 
@@ -103,13 +102,9 @@ class Messages:
             return
         store = without_userinfo(self._job.store)
         command = shlex.join(["orchestrator", verb, str(self._path), "--store", store])
-        clean = self._redactor().redacted_text
+        # A chat is read by others, and its messages leave the company.
+        clean = redactor(self._environment, secret_names(self._job)).redacted_text
         self._sender.post(Message(clean(headline), tuple(map(clean, lines)), store, command))
-
-    def _redactor(self) -> Redactor:
-        """A chat is read by others, and its messages leave the company."""
-        named = secrets_of(self._environment, secret_names(self._job))
-        return Redactor(named | secret_forms(known_secrets()))
 
 
 def secret_names(job: Job) -> frozenset[str]:

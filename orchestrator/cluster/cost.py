@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.runs.history import load_histories
+from orchestrator.errors import StoreError
+from orchestrator.redaction import redactor
+from orchestrator.runs.record import load_record
 from orchestrator.spec import Resources
+from orchestrator.store.attempts import AttemptNote, load_attempts, save_attempts
 from orchestrator.store.protocol import Store
 from orchestrator.store.trial_logs import TrialLog
 
@@ -18,23 +23,44 @@ PUBLISHED = "published"
 """How an attempt ended whose manifest is in the store."""
 
 
-def earlier_attempts(store: Store, run_ids: Iterable[str], key: str) -> list[JsonValue]:
-    """Return the attempts of earlier runs at the stage with this Key, as their events show them.
+UNKNOWN_END = "its run ended"
+"""How an attempt ended whose driver could not note it."""
 
-    An attempt's end is the time of its last event. Records that are damaged are left out.
+
+def earlier_attempts(store: Store, training: str, run_ids: Iterable[str]) -> list[JsonValue]:
+    """Return the attempts of earlier runs under `training`.
+
+    A run whose notes cannot be read is left out: no stage fails for want of its provenance.
     """
-    stage = load_histories(store, run_ids, keys=[key]).stages[key]
-    return [
-        {
-            "run_id": one.run_id,
-            "number": one.number,
-            "workers": one.workers,
-            "began_at_s": one.began_at_s,
-            "ended_at_s": one.ended_at_s,
-            "end": one.lost or "its run ended",
-        }
-        for one in stage.attempts
-    ]
+    found: list[JsonValue] = []
+    for run_id in run_ids:
+        with suppress(StoreError):
+            notes = load_attempts(store, training, run_id)
+            found += [_with_end(store, note).model_dump(exclude_none=True) for note in notes]
+    return found
+
+
+def note_attempts(store: Store, attempt: Attempt) -> None:
+    """Keep the attempts of this run for later runs of the stage.
+
+    An outage of the store costs only these notes: the attempt that it interrupted is tried again.
+    """
+    run_id = str(attempt.provenance["run_id"])
+    notes = [AttemptNote.model_validate(one) for one in _attempts(attempt)]
+    with suppress(StoreError):
+        own = [note for note in notes if note.run_id == run_id]
+        save_attempts(store, attempt.training.folder, run_id, own)
+
+
+def _with_end(store: Store, note: AttemptNote) -> AttemptNote:
+    """Return the note with an end. A killed driver left none, and wrote its record until then."""
+    if note.ended_at_s is not None:
+        return note
+    changes: dict[str, object] = {"end": UNKNOWN_END}
+    with suppress(StoreError):
+        heard_at_s = load_record(store, note.run_id).heard_at_s
+        changes["ended_at_s"] = max(note.began_at_s, heard_at_s)
+    return note.model_copy(update=changes)
 
 
 def begin_attempt(attempt: Attempt, now_s: float) -> Attempt:
@@ -49,8 +75,10 @@ def begin_attempt(attempt: Attempt, now_s: float) -> Attempt:
 
 
 def end_attempt(attempt: Attempt, why: str, now_s: float) -> Attempt:
-    """Return the attempt with its end in the list of attempts."""
-    return _with_attempts(attempt, closed_attempts(attempt, why, now_s))
+    """Return the attempt with its end in the list of attempts, without secrets that an error may
+    quote."""
+    clean = redactor(os.environ, attempt.logs.secret_names).redacted_text(why)
+    return _with_attempts(attempt, closed_attempts(attempt, clean, now_s))
 
 
 def closed_attempts(attempt: Attempt, how: str, now_s: float) -> list[JsonValue]:

@@ -10,7 +10,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,13 @@ from orchestrator.capacity import groups_for
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
-from orchestrator.cluster.cost import begin_attempt, cost_of_trials, earlier_attempts, end_attempt
+from orchestrator.cluster.cost import (
+    begin_attempt,
+    cost_of_trials,
+    earlier_attempts,
+    end_attempt,
+    note_attempts,
+)
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import (
     MAX_ATTEMPTS,
@@ -29,20 +34,21 @@ from orchestrator.cluster.failures import (
     LostAttemptError,
     decide_retry,
     failed_rank,
+    first_line,
 )
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.origin import Records
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
-from orchestrator.errors import DataError, FailedWorker, JobError, StoreError
+from orchestrator.errors import DataError, FailedWorker, JobError, LeaseLostError, StoreError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store import open_store
-from orchestrator.store.checkpoints import note_run
+from orchestrator.store.attempts import note_run
 from orchestrator.store.lease import check_owner
-from orchestrator.store.outside import fetch_outside
+from orchestrator.store.outside import fetch_outside, note_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
     clear_training,
@@ -77,7 +83,9 @@ def run_stage(
     `token` that of the run's lease on the stage. Raises OrchestratorError."""
     training = Training(training_name(planned.key), token)
     runs = note_run(store, training.folder, str(provenance["run_id"]))
-    earlier = earlier_attempts(store, set(runs) - {str(provenance["run_id"])}, planned.key)
+    earlier = earlier_attempts(
+        store, training.folder, [run for run in runs if run != provenance["run_id"]]
+    )
     provenance = {
         **provenance,
         "runs": list(runs),
@@ -91,16 +99,25 @@ def run_stage(
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
         attempt = begin_attempt(replace(attempt, workers=room.take(attempt)), time.time())
+        note_attempts(store, attempt)
         (metric,) = stage.metrics
         _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
     else:
         counts = _usable_counts(stage, attempt.params)
-        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
+        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel), store)
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
-    with suppress(StoreError):  # the stage is done; `artifacts gc` deletes what is left
-        clear_training(store, planned.key)
+    _clear(store, attempt, channel)
     return manifest
+
+
+def _clear(store: Store, attempt: Attempt, channel: EventChannel) -> None:
+    """Delete the resume state of a stage that is done. An error does not fail the stage."""
+    try:
+        clear_training(store, attempt.key)
+    except StoreError as err:
+        text = f"its resume state stays until the next run or `artifacts gc`: {err}"
+        channel.send(attempt.says(Event(text), is_remark=True))
 
 
 def _search(
@@ -180,7 +197,7 @@ def make_attempt(
     )
 
 
-def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
+def train(attempt: Attempt, channel: EventChannel, room: Room, store: Store) -> None:
     """Run attempts until the stage's manifest is published.
 
     Raises the worker's OrchestratorError, StageError if all attempts fail, or StoppedError if the
@@ -190,6 +207,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     while True:
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
         attempt = begin_attempt(attempt, time.time())
+        note_attempts(store, attempt)
         event = Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")
         channel.send(attempt.says(event, workers=attempt.workers))
         try:
@@ -213,12 +231,16 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
                 lost_attempts=int(decision.is_lost),
             )
         )
+        why = first_line(decision.error) if isinstance(decision, Fail) else decision.why
+        attempt = end_attempt(attempt, why, time.time())
+        # After a lost lease, another run may have finished the stage and cleared this folder.
+        if not (isinstance(decision, Fail) and isinstance(decision.error, LeaseLostError)):
+            note_attempts(store, attempt)
         if isinstance(decision, Fail):
             decision.error.failed_worker = FailedWorker(
                 attempt.number, failed_rank(lost), decision.is_lost
             )
             raise decision.error
-        attempt = end_attempt(attempt, decision.why, time.time())
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
         next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"
         channel.send(attempt.says(Event(f"{decision.why}; {next_one}"), lost=decision.why))
@@ -289,8 +311,11 @@ def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params
 
 def _publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
     """Return the stage's inputs by field, all of them in the store. Files from outside the job are
-    published first."""
+    published first, after a note for `artifacts gc`: until the manifest exists, nothing else names
+    them."""
     stage = planned.stage
+    if stage.files:
+        note_outside(store, planned.key, [_outside_sha256(planned, name) for name in stage.files])
     return {
         **{
             name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()
@@ -319,8 +344,14 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
         artifact = publish_artifact(store, scratch, always=bool(planned.recipe.get("rerun")))
-    inputs = planned.recipe["inputs"]
-    assert isinstance(inputs, dict)
-    if inputs[field] != {"sha256": artifact.files[0].sha256}:
+    if artifact.files[0].sha256 != _outside_sha256(planned, field):
         raise DataError(f"{location}: changed after the run was planned; run the job again")
     return artifact
+
+
+def _outside_sha256(planned: PlannedStage, field: str) -> str:
+    inputs = planned.recipe["inputs"]
+    assert isinstance(inputs, dict)
+    read = inputs[field]
+    assert isinstance(read, dict)
+    return str(read["sha256"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
 from orchestrator.errors import LeaseLostError, MachineError
 from orchestrator.monitoring.tally import Amounts
+from orchestrator.redaction import redactor
 from orchestrator.store import Store, open_store
 from orchestrator.store.trial_logs import (
     TrialLog,
@@ -207,7 +209,9 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
         _end_search(lasting)  # the trial itself did not fail: another run resumes it
         return True
     if lasting is not None:
-        Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
+        Logbook(begun.store, trial.training, trial.metric).fail(
+            lasting, elapsed_s=elapsed_s, secret_names=trial.logs.secret_names
+        )
         return True
     timeout_min = trial.resources.collective_timeout_min
     decision = decide_retry(
@@ -238,7 +242,8 @@ def _end_search(err: MachineError | LeaseLostError) -> None:
 def _leave_to_another_run(begun: _Begun, why: str, *, elapsed_s: float) -> None:
     """Record why the trial was lost. Another run resumes it."""
     log = load_log(begun.store, begun.attempt.training)
-    changes = {"error": why.splitlines()[0], "elapsed_s": elapsed_s}
+    clean = redactor(os.environ, begun.attempt.logs.secret_names).redacted_text
+    changes = {"error": clean(why.splitlines()[0]), "elapsed_s": elapsed_s}
     save_log(begun.store, begun.attempt.training, log.model_copy(update=changes))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from orchestrator.contract import CHECKPOINT, StageResult
 from orchestrator.errors import JobError, OrchestratorError, StageError
+from orchestrator.redaction import redactor
 from orchestrator.store import Store
 from orchestrator.store.publish import publish_artifact
 from orchestrator.store.training import Training
@@ -75,14 +77,20 @@ class Logbook:
             else None,
         )
 
-    def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:
+    def fail(
+        self,
+        error: OrchestratorError,
+        *,
+        elapsed_s: float,
+        secret_names: Collection[str] = (),
+    ) -> None:
         """Record an error that another attempt would get again. `elapsed_s` is the time of all
-        attempts together."""
+        attempts together. `secret_names` are environment variables with secrets."""
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         self._save(
             elapsed_s,
             state=TrialState.FAILED,
-            error=first_line,
+            error=redactor(os.environ, secret_names).redacted_text(first_line),
             blames_job=isinstance(error, JobError),
         )
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -123,6 +123,9 @@ class CachedStore:
         _refuse()
 
     def delete(self, name: str) -> NoReturn:
+        _refuse()
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> NoReturn:
         _refuse()
 
     def clear(self, prefix: str) -> NoReturn:

@@ -85,7 +85,10 @@ def code_text(code: JsonValue) -> str:
     source = f"source files sha256 {str(code.get('sha256'))[:12]}"
     if code.get("commit") is None:
         return f"{source}, not in a git checkout"
-    state = "with local changes" if code.get("is_dirty") else "clean"
+    is_dirty = code.get("is_dirty")
+    state = "with local changes" if is_dirty else "clean"
+    if is_dirty is None:
+        state = "local changes unknown"
     patch = code.get("patch")
     if isinstance(patch, dict):
         state += f", patch sha256 {str(patch.get('sha256'))[:12]}"

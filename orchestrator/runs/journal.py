@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from orchestrator.contract import Event
 from orchestrator.errors import StoreError
 from orchestrator.plan import Plan, PlannedStage
+from orchestrator.redaction import redactor
 from orchestrator.runs.record import (
     RunRecord,
     RunState,
@@ -45,6 +47,8 @@ class Journal:
     record: RunRecord
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    redacted: Callable[[str], str] = lambda text: redactor(os.environ).redacted_text(text)
+    """Replaces secrets: an error may quote a presigned URL, and others read the store."""
     _unwritten: list[StageEvent] = field(default_factory=list)
     _batch: bytes = b""
     """The batch whose write has not succeeded yet. A write that failed may have reached the store,
@@ -59,7 +63,10 @@ class Journal:
 
     def enter(self, stage: str, state: State, event: Event, *, error: str | None = None) -> None:
         """Record a stage's new state and the event that caused it. Does not write yet."""
-        entered = self.record.stages[stage].entering(state, event, time_s=self.clock(), error=error)
+        event = replace(event, text=self.redacted(event.text))
+        entered = self.record.stages[stage].entering(
+            state, event, time_s=self.clock(), error=self._clean(error)
+        )
         self._note(
             StageEvent(
                 stage, entered.attempt, self.clock(), replace(event, text=f"{state}: {event.text}")
@@ -69,6 +76,11 @@ class Journal:
 
     def hear(self, heard: StageEvent) -> StageRecord:
         """Record a stage's progress and return its new record."""
+        heard = replace(
+            heard,
+            event=replace(heard.event, text=self.redacted(heard.event.text)),
+            lost=self._clean(heard.lost),
+        )
         stage = self.record.stages[heard.stage].hearing(heard)
         self._note(heard, stage)
         return stage
@@ -82,6 +94,9 @@ class Journal:
         if stages != self.record.stages:
             self.record = self.record.model_copy(update={"stages": stages})
 
+    def _clean(self, text: str | None) -> str | None:
+        return None if text is None else self.redacted(text)
+
     def _note(self, event: StageEvent, stage: StageRecord) -> None:
         self._unwritten.append(event)
         self.record = self.record.model_copy(
@@ -90,7 +105,7 @@ class Journal:
 
     def end(self, state: RunState, *, error: str | None = None) -> None:
         """Record how the run ended, and write."""
-        self.record = self.record.model_copy(update={"state": state, "error": error})
+        self.record = self.record.model_copy(update={"state": state, "error": self._clean(error)})
         self.write()
 
     def write_if_due(self) -> StoreError | None:
@@ -149,7 +164,11 @@ def open_journal(
         user=current_user(),
         stages=stages,
     )
-    journal = Journal(store, record, clock)
+    notify = plan.job.notify
+    names = frozenset({notify.url_env} if notify else ())
+    journal = Journal(
+        store, record, clock, lambda text: redactor(os.environ, names).redacted_text(text)
+    )
     journal.write()
     return journal
 

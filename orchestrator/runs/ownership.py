@@ -29,8 +29,9 @@ from orchestrator.store.lease import (
     renew_lease,
     take_lease,
 )
+from orchestrator.store.marks import is_marked
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import load_manifest
+from orchestrator.store.publish import load_manifest, training_name
 
 NEWS_S = 60.0
 """The shortest time between two lines about a stage that another run works on."""
@@ -50,10 +51,10 @@ class OwnedStages:
     """In seconds."""
     elsewhere: dict[str, str] = field(default_factory=dict)
     """What to show about each stage that another run works on, by name."""
-    lost: set[str] = field(default_factory=set)
-    """The stages of this run that another run has taken over."""
     _leases: dict[str, Lease] = field(default_factory=dict)
     """By stage."""
+    _lost: set[Lease] = field(default_factory=set)
+    """The leases of this run after which another run took one."""
     _expired_since_s: dict[str, float] = field(default_factory=dict)
     """When this run first saw that a stage's lease is expired. Its owner gets the time of one more
     renewal: an outage of the store may have kept both runs from it."""
@@ -67,6 +68,11 @@ class OwnedStages:
     def renewal_s(self) -> float:
         return self.duration_s / RENEWALS_PER_LEASE
 
+    @property
+    def lost(self) -> frozenset[str]:
+        """The stages of this run that another run has taken over."""
+        return frozenset(stage for stage, lease in self._held().items() if lease in self._lost)
+
     def take(self, stage: str, key: str) -> bool | Manifest:
         """Take the lease on a stage. Returns False if another run works on it, which `elsewhere`
         then describes, and the manifest if the stage is finished.
@@ -76,21 +82,35 @@ class OwnedStages:
         self._looked_at_s[stage] = self.clock()
         owner = find_owner(self.store, key)
         is_free = owner is None or self._may_take_over(stage, owner)
-        lease = self._lease(stage, key, token=owner.token + 1 if owner is not None else 1)
-        is_taken = is_free and take_lease(self.store, lease)
-        # After taking the lease, because the former owner may have finished just before.
-        manifest = load_manifest(self.store, key)
-        if is_taken and manifest is not None:
-            release_lease(self.store, lease)
-        elif is_taken:
-            with self._lock:
-                self._leases[stage] = lease
-        if is_taken or manifest is not None:
+        is_taken = is_free and self._create(stage, key, owner)
+        try:
+            # After taking the lease: the former owner may have finished just before, and gc may
+            # have looked for leases just before.
+            manifest = load_manifest(self.store, key)
+            is_marked = is_taken and _is_marked_by_gc(self.store, key)
+        except StoreError:
+            self.release(stage)
+            raise
+        if manifest is not None or is_marked:
+            self.release(stage)
+        is_mine = is_taken and not is_marked
+        if is_mine or manifest is not None:
             self._expired_since_s.pop(stage, None)
             self.elsewhere.pop(stage, None)
+        elif is_marked:
+            self.elsewhere[stage] = "`artifacts gc` deletes old files of it"
         else:
             self.elsewhere[stage] = self._describe(None if is_free else owner)
-        return is_taken if manifest is None else manifest
+        return is_mine if manifest is None else manifest
+
+    def _create(self, stage: str, key: str, owner: Ownership | None) -> bool:
+        """Create the lease after that of `owner`. Returns False if another run was faster."""
+        lease = self._lease(stage, key, token=owner.token + 1 if owner is not None else 1)
+        if not take_lease(self.store, lease):
+            return False
+        with self._lock:
+            self._leases[stage] = lease
+        return True
 
     def _lease(self, stage: str, key: str, *, token: int) -> Lease:
         return Lease(
@@ -132,32 +152,38 @@ class OwnedStages:
         """Whether another run has taken over a stage of this run. Asks the store, which may know it
         before the next renewal."""
         lease = self._held().get(stage)
+        if lease is None:
+            return False
         try:
-            if lease is not None:
-                check_owner(self.store, lease.key, lease.token)
+            check_owner(self.store, lease.key, lease.token)
         except LeaseLostError:
-            self.lost.add(stage)
+            self._lost.add(lease)
         except StoreError:
             pass  # then the error of the stage says more
-        return stage in self.lost
+        return lease in self._lost
 
     def release(self, stage: str) -> None:
         """Let others work on a stage. If the store is unreachable, the lease expires."""
         with self._lock:
             lease = self._leases.pop(stage, None)
-        if lease is not None and stage not in self.lost:
+        if lease is not None and lease not in self._lost:
             with suppress(StoreError):
                 release_lease(self.store, lease)
-        self.lost.discard(stage)
 
     def _may_take_over(self, stage: str, owner: Ownership) -> bool:
-        if owner.is_over:
+        if owner.is_over or self._has_forgotten(owner):
             return True
         if not owner.is_expired:
             self._expired_since_s.pop(stage, None)
             return False
         since_s = self._expired_since_s.setdefault(stage, self.clock())
         return self.clock() - since_s >= self.renewal_s
+
+    def _has_forgotten(self, owner: Ownership) -> bool:
+        """Whether this run created the lease, but never got the store's answer."""
+        lease = owner.lease
+        is_mine = lease is not None and lease.run_id == self.run_id
+        return is_mine and lease not in self._held().values()
 
     def _describe(self, owner: Ownership | None) -> str:
         """Return what to show about a stage that the run `owner` works on. None: it has just
@@ -196,7 +222,7 @@ class OwnedStages:
                 try:
                     self._renew(stage, lease)
                 except LeaseLostError:
-                    self.lost.add(stage)
+                    self._lost.add(lease)
                 except StoreError:  # the journal reports an outage
                     continue
 
@@ -210,6 +236,11 @@ class OwnedStages:
             is_held = self._leases.get(stage) == lease
         if not is_held:  # released meanwhile, and this renewal may have come after it
             release_lease(self.store, lease)
+
+
+def _is_marked_by_gc(store: Store, key: str) -> bool:
+    """Whether gc is about to delete the resume state of a stage. Raises StoreError."""
+    return is_marked(store, [training_name(key)])
 
 
 def _part_done(stage: StageRecord) -> float | None:

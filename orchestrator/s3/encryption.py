@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 SSE, KMS_KEY = "ORCHESTRATOR_S3_SSE", "ORCHESTRATOR_S3_KMS_KEY"
-_WRITES = ("PutObject", "CreateMultipartUpload", "CopyObject")
+_WRITES = ("PutObject", "CreateMultipartUpload")
 """The operations that create an object. The parts of a multipart upload are encrypted like it."""
 
 

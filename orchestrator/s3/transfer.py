@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.digests import Digests
+from orchestrator.digests import Digests, digest_file
 from orchestrator.s3 import failures
 
 COMPOSITE = "COMPOSITE"
@@ -41,8 +41,8 @@ class Stored(NamedTuple):
     """What the server reports about an object."""
 
     size: int
-    age_s: float
-    """Seconds since it was written, by the server's clock. Infinite if the answer has no times."""
+    age_s: float | None
+    """Seconds since it was written, by the server's clock. None if the answer has no times."""
     checksums: frozenset[str]
     """Those of the whole object that we can compare, in base64."""
 
@@ -54,6 +54,10 @@ class Stored(NamedTuple):
         return self.checksums <= _checksums(digests) if self.checksums else None
 
 
+class ChangedError(Exception):
+    """The file is no longer the one whose digests were computed."""
+
+
 def upload(
     client: Any,
     path: Path,
@@ -63,13 +67,19 @@ def upload(
     config: Any,
     checks: Checks,
 ) -> bool | None:
-    """Upload a file with checksums, and ask what the server now has: see `Stored.matches`."""
+    """Upload a file with checksums, and ask what the server now has: see `Stored.matches`.
+
+    Raises ChangedError for a file without these digests, and boto3's errors.
+    """
     if digests.size < config.multipart_threshold:
         # Computed before, so that botocore sends it as a header: not all servers accept a trailer.
         extra = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(digests)}
         if checks is Checks.NONE:
             extra = {}
         content = path.read_bytes()  # at most a part
+        # Not all servers compare a checksum, and the digests may be older than the file.
+        if hashlib.sha256(content).hexdigest() != digests.sha256:
+            raise ChangedError
         answer = client.put_object(**request, Body=content, **extra)
         if "ChecksumSHA256" in answer:
             return bool(answer["ChecksumSHA256"] == _sha256(digests))
@@ -86,7 +96,11 @@ def upload(
         client.upload_file(str(path), **request, Config=config, ExtraArgs=extra)
         if checks is Checks.PARTS:  # then what it reports may be of parts, without saying so
             checks = Checks.NONE
-    return look_up(client, request, checks=checks).matches(digests)
+    is_right = look_up(client, request, checks=checks).matches(digests)
+    # The server cannot show that the parts were read from the file that had these digests.
+    if is_right is None and digest_file(path, again=True) != digests:
+        raise ChangedError
+    return is_right
 
 
 def look_up(client: Any, request: dict[str, str], *, checks: Checks) -> Stored:
@@ -107,12 +121,12 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def age_s(answer: Any, written: datetime | None) -> float:
-    """Seconds from `written` to an answer of the server, by the server's clock. Infinite if either
-    time is unknown."""
+def age_s(answer: Any, written: datetime | None) -> float | None:
+    """Seconds from `written` to an answer of the server, by the server's clock. None if either time
+    is unknown."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is None or written is None:
-        return float("inf")
+        return None
     now = parsedate_to_datetime(date).replace(tzinfo=UTC)  # HTTP has no other zone
     return max(0.0, (now - written).total_seconds())
 

@@ -64,19 +64,6 @@ class Newest:
         )
 
 
-def note_run(store: Store, training: str, run_id: str) -> tuple[str, ...]:
-    """Note that a run trains under `training`; returns the ids of all runs that did, oldest
-    first."""
-    store.write(f"{training}/runs/{run_id}", b"")
-    return runs_of(store, training)
-
-
-def runs_of(store: Store, training: str) -> tuple[str, ...]:
-    """The ids of the runs that have trained under `training`, oldest first: an id begins with its
-    time."""
-    return tuple(name.rpartition("/")[2] for name in store.names(f"{training}/runs"))
-
-
 def commit_checkpoint(
     store: Store,
     training: Training,

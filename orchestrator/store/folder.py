@@ -7,13 +7,14 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.digests import PIECE_BYTES, Digests
 from orchestrator.errors import IntegrityError, StoreError, StoreRefusedError
 from orchestrator.store import disk
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Entry, Limits
 
 LEAST_FREE_BYTES = 2**24
@@ -127,6 +128,15 @@ class FolderStore:
             path = self._path(name)
             path.unlink(missing_ok=True)
             disk.prune(path.parent, root=self._root)
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        def delete(name: str) -> list[str]:
+            if not goes_on():
+                return []
+            self.delete(name)
+            return [name]
+
+        return [name for gone in for_each(delete, names) for name in gone]
 
     def clear(self, prefix: str) -> None:
         with self._errors("delete", prefix):

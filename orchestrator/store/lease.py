@@ -11,12 +11,13 @@ writes under its own token, and everything that it writes names this token.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from orchestrator.artifact import Value
-from orchestrator.errors import LeaseLostError
+from orchestrator.errors import LeaseLostError, StoreError
 from orchestrator.process import Process
 from orchestrator.store.protocol import Store
 
@@ -90,9 +91,10 @@ def take_lease(store: Store, lease: Lease) -> bool:
     name = lease_name(lease.key, lease.token)
     if not store.create(name, _content(lease)) and not _is_ours(store.read(name), lease):
         return False
-    for older in store.names(_folder(lease.key)):
-        if older < name:
-            store.delete(older)
+    with suppress(StoreError):  # older ones do no harm, and the next owner tries again
+        for older in store.names(_folder(lease.key)):
+            if older < name:
+                store.delete(older)
     return True
 
 

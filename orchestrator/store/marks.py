@@ -90,9 +90,14 @@ def await_unmarked(store: Store, names: Collection[str], *, sleep: Sleep = time.
     That is an announcement, a lease or a pin. It takes seconds, but up to MARK_S if a gc was
     killed. Raises StoreError.
     """
-    wanted = set(names)
-    while any(not wanted.isdisjoint(names) for names in _marked(store)):
+    while is_marked(store, names):
         sleep(LOOK_EVERY_S)
+
+
+def is_marked(store: Store, names: Collection[str]) -> bool:
+    """Whether gc is about to delete one of `names`. Raises StoreError."""
+    wanted = set(names)
+    return any(not wanted.isdisjoint(marked) for marked in _marked(store))
 
 
 def mark(store: Store, names: Collection[str]) -> str:
@@ -117,7 +122,7 @@ def _live(store: Store, folder: str, life_s: float) -> Iterator[str]:
 
 
 def _names_in(store: Store, name: str) -> tuple[str, ...]:
-    """The names in a file. None if it was deleted after it was listed: then its writer is done."""
+    """The names in a file. Empty if it was deleted after it was listed: then its writer is done."""
     content = store.read(name)
     if content is None:
         return ()

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from orchestrator.errors import DataError
 from orchestrator.store import open_store
-from orchestrator.store.publish import sha256_of
+from orchestrator.store.marks import NameList, await_unmarked
+from orchestrator.store.protocol import Store
+from orchestrator.store.publish import blob_name, sha256_of, training_name
+
+INPUTS = "inputs.json"
+"""The file in a stage's resume state with the names of the blobs that it reads from outside."""
+
+
+def note_outside(store: Store, key: str, sha256s: Iterable[str]) -> None:
+    """Note that the stage with this Key reads blobs that no manifest names yet, and wait until
+    `artifacts gc` is about to delete none of them.
+
+    What exists afterwards stays while the stage has a lease, or resume state that gc keeps.
+    """
+    names = tuple(sorted(blob_name(sha256) for sha256 in sha256s))
+    document = NameList(names=names).model_dump_json().encode()
+    store.write(f"{training_name(key)}/{INPUTS}", document)
+    await_unmarked(store, names)
 
 
 def digest_outside(location: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -78,6 +78,13 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name` if it exists."""
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        """Remove those of `names` that exist, in any order, with few requests or several at a time.
+        Returns the names that are gone, in order.
+
+        Calls `goes_on` before each request, and makes none after it has returned False.
+        """
 
     def clear(self, prefix: str) -> None:
         """Remove everything below the folder `prefix`, also what killed writers have left there."""

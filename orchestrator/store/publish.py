@@ -20,6 +20,10 @@ FETCHES = 2
 SMALL_BYTES = 2**24
 """Smaller files are transferred several at a time. S3 uses several threads for a larger one."""
 FILES_AT_ONCE = 8
+MANIFESTS = "manifests"
+
+TRAINING = "train"
+"""The folder of all resume state."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -30,12 +34,17 @@ def blob_name(sha256: str) -> str:
 
 
 def manifest_name(key: str) -> str:
-    return f"manifests/{key}.json"
+    return f"{MANIFESTS}/{key}.json"
+
+
+def key_of_manifest(name: str) -> str:
+    """Return the Key of a manifest. The reverse of `manifest_name`."""
+    return name.removeprefix(f"{MANIFESTS}/").removesuffix(".json")
 
 
 def training_name(key: str) -> str:
     """The folder of a stage's mutable resume state until its manifest exists."""
-    return f"train/{key}"
+    return f"{TRAINING}/{key}"
 
 
 def publish_artifact(store: Store, folder: Path, *, always: bool = False) -> Artifact:
@@ -172,11 +181,11 @@ def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
 
     Returns the manifest that is then in the store: another process may have published one first.
     """
-    if store.create(manifest_name(manifest.key), manifest.to_json()):
-        return manifest
-    existing = load_manifest(store, manifest.key)
-    assert existing is not None, "a manifest is never deleted during a run"
-    return existing
+    while not store.create(manifest_name(manifest.key), manifest.to_json()):
+        existing = load_manifest(store, manifest.key)
+        if existing is not None:  # else `artifacts gc --results` has just removed an old one
+            return existing
+    return manifest
 
 
 def load_manifest(store: Store, key: str) -> Manifest | None:

@@ -7,8 +7,8 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from orchestrator.s3 import client, failures, transfer
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
 from orchestrator.s3.transfer import Checks
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
@@ -29,7 +30,12 @@ THREADS = 16
 PART_BYTES = 2**23
 """Bytes of a download that one request reads."""
 PARTS_AHEAD = 16
-"""Parts that are read before they are needed: 128 MiB of memory."""
+"""Parts that a process reads before they are needed: 128 MiB of memory. Its downloads share
+them."""
+LEAST_PARTS_AHEAD = 4
+"""Parts that each download may read ahead, however many there are."""
+DELETES = 1000
+"""Objects that one request deletes at most."""
 UPLOADS = 2
 """Uploads of a file of which the server reports another checksum, or which it does not know at the
 end: a transfer may go wrong once."""
@@ -53,12 +59,18 @@ _NO_CONDITIONS = (
     "the server does not support conditional puts (If-None-Match), so only one run at a time may "
     "use this store: two runs could not agree who works on a stage"
 )
+_NO_DATE = (
+    "the answer has no Date header, without which the age of what is stored is unknown; check the "
+    "server and the proxies between here and it"
+)
 _RENEWED = "use a profile or a role, whose credentials are renewed automatically"
 _BAD_RANGE = frozenset({"416", "InvalidRange"})
 
 _confirmed: dict[tuple[str, str], float] = {}
 """When the server last reported the checksum of an object to this process, by store and name, in
 seconds of the monotonic clock."""
+_downloads: set[ThreadPoolExecutor] = set()
+"""The downloads in parts of this process."""
 _T = TypeVar("_T")
 
 
@@ -75,6 +87,8 @@ class S3Store(Bucket):
         super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
         self._checks = Checks.WHOLE
         """Until the server refuses them."""
+        self._deletes_many = True
+        """Until the server refuses it."""
 
     def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
         kind = StoreRefusedError if failure.is_lasting else StoreError
@@ -136,7 +150,9 @@ class S3Store(Bucket):
         if digests.size < ASK_FROM_BYTES:
             return False
         stored = self._look_up(name)
-        if stored is None or not stored.matches(digests) or stored.age_s > SKIP_YOUNGER_S:
+        if stored is None or not stored.matches(digests):
+            return False
+        if stored.age_s is None or stored.age_s > SKIP_YOUNGER_S:
             return False
         _confirmed[self.uri, name] = time.monotonic()
         return True
@@ -157,6 +173,11 @@ class S3Store(Bucket):
             with self.errors("write", name):
                 try:
                     is_right = self._with_checksums(upload)
+                except transfer.ChangedError as err:
+                    raise StoreError(
+                        f"store {self.uri}: cannot write {name}: {path.name} changed while it was "
+                        "published; find out which process writes to it, and run again"
+                    ) from err
                 except failures.errors() as err:
                     if not (uploads_left and failures.has_dropped_upload(err)):
                         raise
@@ -239,13 +260,16 @@ class S3Store(Bucket):
 
         starts = iter(range(0, size, PART_BYTES))
         pool = ThreadPoolExecutor(PARTS_AHEAD, thread_name_prefix="download")
+        ahead: deque[Future[bytes]] = deque()
+        _downloads.add(pool)
         try:
-            ahead = deque(pool.submit(read, start) for start in islice(starts, PARTS_AHEAD))
+            ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
             while ahead:
                 content = ahead.popleft().result()
-                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                ahead.extend(pool.submit(read, start) for start in islice(starts, _num_more(ahead)))
                 yield content
         finally:
+            _downloads.discard(pool)
             pool.shutdown(cancel_futures=True)
 
     def _read_part(self, name: str, start: int, num_bytes: int) -> bytes | None:
@@ -260,6 +284,47 @@ class S3Store(Bucket):
                 if code_of(err) in _BAD_RANGE:  # the object ends before the part
                     return b""
                 raise
+
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        gone: list[str] = []
+        for start in range(0, len(names), DELETES):
+            batch = names[start : start + DELETES]
+            if not goes_on():
+                break
+            if self._delete_batch(batch):
+                gone += batch
+            else:
+                gone += self._delete_each(batch, goes_on)
+        return gone
+
+    def _delete_batch(self, names: Sequence[str]) -> bool:
+        """Delete with one request. Returns False if the server refuses such a request, as JuiceFS
+        does without a Content-MD5, which boto3 no longer sends."""
+        if not self._deletes_many:
+            return False
+        keys = [{"Key": self.request(name)["Key"]} for name in names]
+        with self.errors("delete", names[0]):
+            try:
+                answer = self.connection.delete_objects(
+                    Bucket=self.request("")["Bucket"], Delete={"Objects": keys, "Quiet": True}
+                )
+            except failures.errors() as err:
+                if not failures.may_refuse_header(err):
+                    raise
+                self._deletes_many = False
+                return False
+        for failed in answer.get("Errors", ()):  # alone, for its error message
+            self.delete(self.name_of(failed["Key"]))
+        return True
+
+    def _delete_each(self, names: Sequence[str], goes_on: Callable[[], bool]) -> list[str]:
+        def delete(name: str) -> list[str]:
+            if not goes_on():
+                return []
+            self.delete(name)
+            return [name]
+
+        return [name for gone in for_each(delete, names) for name in gone]
 
     def clear(self, prefix: str) -> None:
         names = self.names(prefix)
@@ -276,6 +341,8 @@ class S3Store(Bucket):
             for page in self.pages(f"{prefix}/", deep=True):
                 for found in page.get("Contents", ()):
                     age_s = transfer.age_s(page, found["LastModified"])
+                    if age_s is None:  # a guess could end a lease, or let gc delete what is new
+                        raise StoreError(f"store {self.uri}: cannot list {prefix}: {_NO_DATE}")
                     yield Entry(self.name_of(found["Key"]), found["Size"], age_s)
 
     def folders(self, prefix: str) -> list[str]:
@@ -331,6 +398,13 @@ class S3Store(Bucket):
                 f"fails; {_RENEWED}"
             ),
         )
+
+
+def _num_more(ahead: Sized) -> int:
+    """Return how many more parts a download may read ahead. If others began meanwhile, it may have
+    too many."""
+    most = max(LEAST_PARTS_AHEAD, PARTS_AHEAD // max(1, len(_downloads)))
+    return max(0, most - len(ahead))
 
 
 def _time_of(text: str) -> datetime | None:

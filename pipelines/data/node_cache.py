@@ -27,7 +27,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from orchestrator.cache_room import DATA, LOCK, hold, limit_bytes, locked, make_room, note_size
+from orchestrator.cache_room import (
+    DATA,
+    LOCK,
+    bytes_on_disk,
+    hold,
+    limit_bytes,
+    locked,
+    make_room,
+    note_size,
+)
 from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
 from pipelines.data.download import ProgressReporter, download
@@ -88,7 +97,7 @@ def _make_room(home: Path, wanted: dict[Path, Listed]) -> None:
     An archive needs its size twice until it is unpacked: photographs hardly compress.
     """
     needed = sum(one.object.size * (2 if one.is_archive else 1) for one in wanted.values())
-    held = sum(path.stat().st_blocks * 512 for path in home.glob("objects/*/*.partial"))
+    held = sum(bytes_on_disk(path.stat()) for path in home.glob("objects/*/*.partial"))
     make_room(home.parents[1], max(0, needed - held), limit_bytes(os.environ))
     free = shutil.disk_usage(home).free
     if needed - held > free:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,46 @@ def test_data_set_that_is_being_fetched_is_kept(caches: Path) -> None:
     with locked(home / "lock"):
         make_room(caches, 0, 0)
         assert (home / "tree").exists()
+
+
+def test_data_set_that_is_being_fetched_is_neither_measured_nor_counted(caches: Path) -> None:
+    home, old = _add_data(caches, "set", used_s=2), _add_input(caches, "old", used_s=1)
+    (home / "size").unlink()
+    with locked(home / "lock"):
+        make_room(caches, 0, 100 * KIB)
+    assert old.exists()
+    make_room(caches, 0, 100 * KIB)  # its fetch was killed: now it counts
+    assert not old.exists()
+    assert not (home / "size").exists()
+
+
+def test_what_killed_evictions_and_copies_left_is_deleted(caches: Path) -> None:
+    _add_data(caches, ".set.0123", used_s=1)
+    kept = _add_data(caches, "set", used_s=1)
+    left = _add_input(caches, ".left.0123", used_s=time.time() - 3700)
+    written = _add_input(caches, ".written.0123", used_s=time.time() - 60)
+    make_room(caches, 0, float("inf"))
+    assert list((caches / "data").iterdir()) == [kept]
+    assert not left.exists()
+    assert written.exists()
+
+
+def _die(path: Path) -> None:
+    os._exit(1)
+
+
+def test_eviction_that_is_killed_is_completed_by_the_next(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add_data(caches, "set", used_s=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_room.shutil, "rmtree", _die)  # type: ignore[attr-defined]
+        killed = multiprocessing.get_context("fork").Process(target=make_room, args=(caches, 0, 0))
+        killed.start()
+        killed.join()
+    assert len(list((caches / "data").iterdir())) == 1
+    make_room(caches, 0, float("inf"))
+    assert list((caches / "data").iterdir()) == []
 
 
 def _fetch_again_and_again(caches: Path) -> None:

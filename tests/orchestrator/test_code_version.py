@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -91,6 +92,24 @@ def test_a_checkout_has_its_commit_and_whether_it_is_dirty(packages: Path) -> No
     assert clean.commit == dirty.commit == _git(packages, "rev-parse", "HEAD")
     assert clean.is_dirty is False
     assert dirty.is_dirty is True
+
+
+def test_the_users_index_stays_as_it_is(packages: Path) -> None:
+    _commit(packages)
+    os.utime(packages / "orchestrator" / "__init__.py", (1, 1))  # git would note the new time
+    index = packages / ".git" / "index"
+    before = index.read_bytes()
+    assert _version().is_dirty is False
+    assert index.read_bytes() == before
+
+
+def test_changes_are_unknown_if_git_fails(packages: Path) -> None:
+    _commit(packages)
+    (packages / ".git" / "index").write_bytes(b"damaged")
+    version = _version()
+    assert version.commit is not None
+    assert version.is_dirty is None
+    assert version.patch is None
 
 
 def test_an_environment_inside_another_checkout_has_no_commit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,18 +16,22 @@ from typing import Any, NoReturn
 
 import pytest
 
+from orchestrator.artifact import Manifest
 from orchestrator.capacity import Capacity
 from orchestrator.errors import ClusterError, DivergedError, StageError
 from orchestrator.monitoring.tally import Tally
+from orchestrator.plan import Verdict
 from orchestrator.planning import plan_job
 from orchestrator.process import Signals
 from orchestrator.progress import Progress
 from orchestrator.run import Run, new_run_id
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.ownership import OwnedStages
-from orchestrator.schedule import Start
+from orchestrator.schedule import Start, State
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
+from orchestrator.store.lease import take_lease
+from orchestrator.store.publish import manifest_name, publish_manifest
 from tests.orchestrator.counting import KINDS
 
 JOB = {"name": "single", "stages": {"only": {"kind": "count", "data": "data"}}}
@@ -88,3 +93,50 @@ def test_failed_cluster_ends_the_wait_for_its_stages(run: Run) -> None:
     unused: Any = None
     with pytest.raises(ClusterError, match=f"^{LOSS}$"):
         run._await_news(unused, unused)
+
+
+def _with_result(run: Run) -> Run:
+    """The same run, planned after its stage was finished."""
+    (planned,) = run.plan.stages
+    manifest = Manifest(
+        key=planned.key,
+        stage="only",
+        kind="count",
+        recipe=planned.recipe,
+        params={},
+        artifacts={},
+        metrics=(),
+        provenance={},
+    )
+    publish_manifest(run.store, manifest)
+    return replace(run, plan=plan_job(run.plan.job, run.store))
+
+
+def test_reuse_deletes_the_resume_state_that_a_killed_driver_left(run: Run) -> None:
+    reusing = _with_result(run)
+    key = reusing.plan.stages[0].key
+    for name in (f"train/{key}/runs/killed", "train/other/runs/x"):
+        run.store.write(name, b"")
+    reusing._reuse()
+    assert reusing.journal.states == {"only": State.REUSED}
+    assert run.store.names("train") == ["train/other/runs/x"]
+
+
+def test_resume_state_of_a_stage_that_another_run_works_on_stays(run: Run) -> None:
+    """That run has the stage's former result, and has not noticed it yet."""
+    reusing = _with_result(run)
+    key = reusing.plan.stages[0].key
+    run.store.write(f"train/{key}/runs/other", b"")
+    store = run.store
+    lease = OwnedStages(store, "other", "single")._lease("only", key, token=1)
+    take_lease(store, lease)
+    reusing._reuse()
+    assert store.names("train") == [f"train/{key}/runs/other"]
+
+
+def test_stage_whose_result_was_just_deleted_runs_again(run: Run) -> None:
+    reusing = _with_result(run)
+    assert reusing.plan.stages[0].verdict is Verdict.REUSE
+    run.store.delete(manifest_name(reusing.plan.stages[0].key))
+    reusing._reuse()
+    assert reusing.journal.states == {"only": State.WAITING}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.util
 
+from orchestrator.cluster import stage as stage_module
 from orchestrator.code_version import code_version
 from orchestrator.errors import ClusterError, DataError, JobError, StageError
 from orchestrator.plan import Verdict
@@ -322,8 +323,12 @@ def test_a_search_with_worker_groups_finds_the_best_trial(run: Runner, tmp_path:
     assert _totals(tmp_path)["search"] == 2 * max(gains)
 
 
-def test_a_resumed_search_counts_earlier_trials(run: Runner, tmp_path: Path) -> None:
-    run(only=("search",))
+def test_a_resumed_search_counts_earlier_trials(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:  # at its last step
+        killed.setattr(stage_module, "clear_training", lambda *_: None)
+        run(only=("search",))
     before = _record(tmp_path).stages["search"]
     (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
     outcome, heard = run(only=("search",))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.artifact import Manifest
+from orchestrator.artifacts.listing import stored_keys
 from orchestrator.cli.job import load, store_at
 from orchestrator.cli.options import Parsers, add_job_options
 from orchestrator.errors import Fault, JobError, SpecError
@@ -95,6 +97,13 @@ def only_stage(arguments: Namespace, chosen: Chosen) -> str:
     return stage
 
 
+def run_command(arguments: Namespace, chosen: Chosen) -> str:
+    """Return the command that makes the results of the job again, in the same store."""
+    overrides = (word for override in arguments.overrides for word in ("--set", override))
+    job = str(arguments.job or "JOB")
+    return shlex.join(["orchestrator", "run", job, *overrides, "--store", chosen.store.uri])
+
+
 def choose(arguments: Namespace) -> Chosen:
     """Return the stages that JOB or `--key` names.
 
@@ -131,9 +140,7 @@ def _one_key(store: Store, start: str) -> Chosen:
 
 
 def _keys_from(store: Store, start: str) -> list[str]:
-    names = (entry.name for entry in store.entries("manifests"))
-    keys = (name.removeprefix("manifests/").removesuffix(".json") for name in names)
-    return [key for key in keys if key.startswith(start)]
+    return [key for key in stored_keys(store) if key.startswith(start)]
 
 
 def _fault(option: str, message: str) -> SpecError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import IO
 
 from orchestrator.artifact import Artifact, Manifest
-from orchestrator.artifacts.fetch import drafts_in, fetch_output, place_files
-from orchestrator.cli.artifacts.chosen import SHORT_KEY, Chosen, add_verb, choose
+from orchestrator.artifacts.fetch import fetch_output, place_files
+from orchestrator.artifacts.scratch import drafts_in
+from orchestrator.cli.artifacts.chosen import SHORT_KEY, Chosen, add_verb, choose, run_command
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.options import Parsers, output_path
@@ -98,14 +98,9 @@ def _card(
     how_to_load: str,
     files: Mapping[str, str],
 ) -> str:
-    overrides = (word for override in arguments.overrides for word in ("--set", override))
-    words = ["orchestrator", "run", str(arguments.job or "JOB"), *overrides]
     stage_of_key = {key: stage for stage, key in chosen.keys.items()}
-    lineage = make_lineage(
-        manifest,
-        stage_of_key=stage_of_key,
-        command=shlex.join([*words, "--store", chosen.store.uri]),
-    )
+    command = run_command(arguments, chosen)
+    lineage = make_lineage(manifest, stage_of_key=stage_of_key, command=command)
     title = f"{chosen.job or manifest.provenance.get('job') or 'CAT'}: {manifest.stage}"
     return make_card(
         title=title,

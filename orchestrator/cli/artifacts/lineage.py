@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import Namespace
 from typing import IO
 
 from orchestrator.artifact import Manifest
 from orchestrator.artifacts.lineage import trace, trace_lines
-from orchestrator.cli.artifacts.chosen import Chosen, add_verb, choose
+from orchestrator.cli.artifacts.chosen import add_verb, choose, run_command
 from orchestrator.cli.console import print_json
 from orchestrator.cli.options import Parsers
 from orchestrator.errors import JobError
@@ -35,7 +34,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     manifest = chosen.manifest(stage)
     if metric:
         _check_metric(manifest, metric)
-    traced = trace(chosen.store, manifest, run_command=_run_command(arguments, chosen))
+    traced = trace(chosen.store, manifest, run_command=run_command(arguments, chosen))
     if arguments.json:
         print_json(stdout, {"schema": 1, "metric": metric or None, **traced.to_json()})
     else:
@@ -48,9 +47,3 @@ def _check_metric(manifest: Manifest, metric: str) -> None:
     if metric not in names:
         what = f"{manifest.stage}: has no metric {metric!r}"
         raise JobError(f"{what}{suggestion(metric, names)}")
-
-
-def _run_command(arguments: Namespace, chosen: Chosen) -> str:
-    overrides = (word for override in arguments.overrides for word in ("--set", override))
-    job = str(arguments.job or "JOB")
-    return shlex.join(["orchestrator", "run", job, *overrides, "--store", chosen.store.uri])

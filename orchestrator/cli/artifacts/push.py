@@ -10,7 +10,7 @@ from typing import IO
 
 from pydantic import JsonValue
 
-from orchestrator.artifacts.transfer import copy_job
+from orchestrator.artifacts.copy import copy_job
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load, store_at
 from orchestrator.cli.options import Parsers, add_job_options

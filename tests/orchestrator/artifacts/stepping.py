@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.store.protocol import Entry
@@ -96,15 +96,25 @@ class Command:
         self.pause(f"delete {_folder(name)}")
         self.memory.contents.pop(name, None)
 
+    def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
+        gone: list[str] = []
+        for name in names:
+            if not goes_on():
+                break
+            self.delete(name)
+            gone.append(name)
+        return gone
+
     def names(self, prefix: str) -> list[str]:
         self.pause(f"list {_folder(prefix)}")
         return sorted(name for name in self.memory.contents if name.startswith(f"{prefix}/"))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         self.pause(f"list {_folder(prefix)}")
+        # In the order of writing: names have random parts, and hypothesis repeats the same steps.
         yield from [
             Entry(name, len(content), self.memory.now_s - written_s)
-            for name, (content, written_s) in sorted(self.memory.contents.items())
+            for name, (content, written_s) in self.memory.contents.items()
             if name.startswith(f"{prefix}/")
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tarfile
@@ -12,12 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from orchestrator.artifacts import evidence
 from orchestrator.artifacts.bundle import fingerprint, load_private_key, write_bundle
 from orchestrator.artifacts.evidence import Checked, check_bundle, load_public_key
 from orchestrator.errors import IntegrityError, JobError, StoreError
-from tests.orchestrator.artifacts.published import Published, published
+from tests.orchestrator.artifacts.published import Published, in_folder, published
 
-__all__ = ["published"]
+__all__ = ["in_folder", "published"]
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -111,7 +113,11 @@ CHANGES: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
     ),
     "link": (lambda all_: [*all_[:-1], _as_link(all_[-1])], "report.json: is a link or another"),
     "signature": (
-        lambda all_: [all_[0], (all_[1][0], all_[1][1].replace(b"A", b"B")), *all_[2:]],
+        lambda all_: [
+            all_[0],
+            (all_[1][0], all_[1][1].replace(b'"signature": "', b'"signature": "AAAA')),
+            *all_[2:],
+        ],
         "signature.json: is not a signature",
     ),
     "digests": (
@@ -119,6 +125,35 @@ CHANGES: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
         "signature.json: is not a signature",
     ),
 }
+
+
+def _nested(all_: list[Member]) -> list[Member]:
+    """A bundle whose manifest is 200,000 brackets, and whose digests agree with that."""
+    name, content = next((one.name, c) for one, c in all_ if one.name.startswith("manifests/"))
+    brackets = b"[" * 200_000
+    digests = all_[0][1].replace(
+        hashlib.sha256(content).hexdigest().encode(), hashlib.sha256(brackets).hexdigest().encode()
+    )
+    digests = digests.replace(f'"size": {len(content)}\n'.encode(), b'"size": 200000\n')
+    changed = [(one, brackets if one.name == name else content) for one, content in all_[1:]]
+    return [(all_[0][0], digests), *changed]
+
+
+def test_a_manifest_of_brackets_is_a_fault(in_folder: Published) -> None:
+    checked = check_bundle(rewritten(write(in_folder, is_signed=False), _nested))
+    assert len(checked.faults) == 1
+    assert re.search(r"^manifests/\w+\.json: not a manifest: .*recursion", checked.faults[0])
+
+
+def test_a_signature_that_is_too_large_is_an_error_about_the_bundle(
+    in_folder: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(in_folder)
+    large = len(members(path)[0][1])
+    monkeypatch.setattr(evidence, "MOST_HEAD_BYTES", large)
+    changed = rewritten(path, lambda all_: [all_[0], (all_[1][0], b" " * (large + 1)), *all_[2:]])
+    with pytest.raises(IntegrityError, match=r"^changed\.tar: signature\.json has .* too much$"):
+        check_bundle(changed)
 
 
 @pytest.mark.parametrize("change", CHANGES)

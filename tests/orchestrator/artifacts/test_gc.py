@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import tracemalloc
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -13,19 +15,22 @@ import boto3
 import pytest
 
 from orchestrator.artifacts.gc import UNFINISHED, Removed, collect_garbage
+from orchestrator.artifacts.listing import stored_keys
 from orchestrator.artifacts.survey import BLOBS, RESULTS, RESUME_STATE, RUNS
 from orchestrator.errors import IntegrityError
 from orchestrator.process import Process
 from orchestrator.store import Store, open_store
 from orchestrator.store.lease import Lease, take_lease
-from orchestrator.store.marks import refer_to_blobs
+from orchestrator.store.marks import MARKED_WORK_S, refer_to_blobs
+from orchestrator.store.outside import note_outside
 from orchestrator.store.protocol import Entry
-from orchestrator.store.publish import blob_name, manifest_name
+from orchestrator.store.publish import blob_name, load_manifest, manifest_name
 from tests.orchestrator.artifacts.published import Published, published
 
 __all__ = ["published"]
 
 KEY = "e" * 64
+RUN = "20250101T000000-b"
 LOOSE = blob_name("f" * 64)
 
 
@@ -105,12 +110,8 @@ def test_what_is_young_stays(littered: Store) -> None:
     assert sum(one.num for one in removed.values()) == 0
 
 
-def test_resume_state_of_a_live_lease_stays_with_its_trials_and_runs(littered: Store) -> None:
-    digest = LOOSE.rpartition("/")[2]
-    trial = b'{"checkpoint": {"files": [{"path": "m", "sha256": "%s", "size": 5}]}}'
-    littered.write(f"train/{KEY}/trials/00001/trial-1.json", trial % digest.encode())
-    littered.write(f"train/{KEY}/runs/20250101T000000-b", b"")
-    lease = Lease(
+def _lease() -> Lease:
+    return Lease(
         key=KEY,
         token=1,
         run_id="r",
@@ -121,6 +122,14 @@ def test_resume_state_of_a_live_lease_stays_with_its_trials_and_runs(littered: S
         began_at_s=0,
         duration_s=7200,
     )
+
+
+def test_resume_state_of_a_live_lease_stays_with_its_trials_and_runs(littered: Store) -> None:
+    digest = LOOSE.rpartition("/")[2]
+    trial = b'{"checkpoint": {"files": [{"path": "m", "sha256": "%s", "size": 5}]}}'
+    littered.write(f"train/{KEY}/trials/00001/trial-1.json", trial % digest.encode())
+    littered.write(f"train/{KEY}/runs/20250101T000000-b", b"")
+    lease = _lease()
     take_lease(littered, lease)
     assert sum(one.num for one in collect(littered).values()) == 0
     littered.write(
@@ -159,6 +168,43 @@ def test_a_damaged_manifest_stops_gc_before_it_removes_anything(
     with pytest.raises(IntegrityError, match="not a manifest"):
         collect(littered)
     assert LOOSE in littered.names("blobs")
+
+
+def test_a_run_with_more_files_than_a_round_can_delete_goes_in_several(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    names = [f"runs/{RUN}/events/{number:03}.json" for number in range(50)]
+    for name in [*names, f"runs/{RUN}/run.json"]:
+        store.write(name, b"{}")
+    now_s = count()  # a round has time for some ten deletions
+    removed = collect_garbage(
+        cast(Store, Older(store, by_s=3600.0)),
+        grace_s=60.0,
+        blob_grace_s=60.0,
+        has_results=False,
+        is_dry=False,
+        clock=lambda: next(now_s) * MARKED_WORK_S / 10,
+    )
+    assert store.names("runs") == []
+    assert {one.kind: one.num_objects for one in removed}[RUNS] == 51
+
+
+def test_files_from_outside_stay_with_the_stage_that_reads_them(littered: Store) -> None:
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("finished", "running")}
+    for name, digest in digests.items():
+        littered.write(blob_name(digest), name.encode())
+    manifest = load_manifest(littered, next(stored_keys(littered)))
+    assert manifest is not None
+    recipe = {"inputs": {"backbone": {"sha256": digests["finished"]}}}
+    other = manifest.model_copy(update={"key": "0" * 64, "recipe": recipe})
+    littered.write(manifest_name(other.key), other.to_json())
+    note_outside(littered, KEY, [digests["running"]])
+    assert take_lease(littered, _lease()) is not None
+    collect(littered)
+    assert all(littered.read(blob_name(digest)) for digest in digests.values())
+    littered.clear("leases")
+    collect(littered)
+    kept = [name for name, digest in digests.items() if littered.read(blob_name(digest))]
+    assert kept == ["finished"]
 
 
 def test_announced_blobs_stay(littered: Store) -> None:

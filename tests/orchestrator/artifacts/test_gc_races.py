@@ -6,9 +6,17 @@ from __future__ import annotations
 import hashlib
 from typing import Any, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestrator.artifact import Artifact, File, Manifest
 from orchestrator.artifacts.gc import collect_garbage
@@ -92,12 +100,9 @@ def collect(command: Command, *, has_results: bool) -> None:
 def pin(command: Command, key: str, pinned: set[str]) -> None:
     """Pin a result, or report that it does not exist."""
     store = cast(Store, command)
-    name = f"pins/{key}.json"
-    store.write(name, b"{}")
+    store.write(f"pins/{key}.json", b"{}")
     await_unmarked(store, [manifest_name(key)], sleep=command.sleep)
-    if store.read(manifest_name(key)) is None:
-        store.delete(name)
-    else:
+    if store.read(manifest_name(key)) is not None:
         pinned.add(key)
 
 
@@ -217,3 +222,9 @@ class Races(RuleBasedStateMachine):
 
 TestRaces = Races.TestCase
 TestRaces.settings = settings(max_examples=400, stateful_step_count=30)
+
+
+@pytest.mark.stress
+def test_many_more_orders() -> None:
+    many = settings(max_examples=20_000, stateful_step_count=30, deadline=None)
+    run_state_machine_as_test(Races, settings=many)

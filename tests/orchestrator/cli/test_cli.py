@@ -152,8 +152,8 @@ def test_run_warns_about_the_server_before_importing_ray(
     warning, rest = done.stderr.split("\n", 1)
     assert warning.startswith("warning: store s3://ignoring-")
     assert (
-        "does not support conditional puts (If-None-Match), so use this store for only one run at "
-        "a time"
+        "does not support conditional puts (If-None-Match), so only one run at a time may use this "
+        "store"
     ) in warning
     assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ from orchestrator.cluster.cost import (
     cost_of_trials,
     earlier_attempts,
     end_attempt,
+    note_attempts,
 )
-from orchestrator.contract import Event
-from orchestrator.runs.record import StageEvent
+from orchestrator.errors import StoreError
 from orchestrator.spec import Resources
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
+from orchestrator.store.attempts import note_run, runs_of
+from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog
-from tests.orchestrator.runs.test_history import KEY, write_run
+from tests.orchestrator.runs.test_history import write_run
 
+TRAINING = Training("train/key", 1)
+EARLIER = {"run_id": "earlier", "number": 1, "workers": 4, "began_at_s": 0.0}
 RESOURCES = Resources(workers=4, gpus_per_worker=2, cpus_per_worker=8)
 
 
@@ -32,6 +37,8 @@ class Attempt:
     workers: int = 4
     provenance: dict[str, Any] = field(default_factory=lambda: {"run_id": "r"})
     resources: Resources = RESOURCES
+    training: Training = TRAINING
+    logs: LogSettings = DEFAULT_LOGS
 
 
 def test_attempts_are_listed_with_begin_and_end() -> None:
@@ -53,6 +60,16 @@ def test_attempts_are_listed_with_begin_and_end() -> None:
         ]
     ]
     assert closed_attempts(Attempt(), "published", 0.0) == []  # type: ignore[arg-type]
+
+
+def test_end_of_an_attempt_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_URL", "https://chat.example/room/1")
+    logs = LogSettings(secret_names=frozenset({"CHAT_URL"}))
+    attempt: Any = begin_attempt(Attempt(logs=logs), 0.0)  # type: ignore[arg-type]
+    why = "no answer from https://chat.example/room/1 and https://b.example/k?X-Amz-"
+    attempt = end_attempt(attempt, why + "Signature=0123456789abcdef", 9.0)
+    (ended,) = attempt.provenance["attempts"]
+    assert ended["end"] == "no answer from *** and https://b.example/k***"
 
 
 def test_lost_attempts_count_in_the_cost() -> None:
@@ -78,13 +95,63 @@ def test_a_search_costs_what_its_trials_cost() -> None:
     }
 
 
-def test_attempts_of_earlier_runs_are_read_from_their_events(tmp_path: Path) -> None:
+def _note(store: Store, run_id: str, *ends: str | None) -> None:
+    """Note attempts of a run as its driver does, and `None` for one that was killed."""
+    attempt: Any = Attempt(provenance={"run_id": run_id, "attempts": [EARLIER]})
+    for number, end in enumerate(ends, start=1):
+        attempt = begin_attempt(replace(attempt, number=number), 10.0 * number)
+        note_attempts(store, attempt)
+        if end is not None:
+            attempt = end_attempt(attempt, end, 10.0 * number + 5)
+            note_attempts(store, attempt)
+
+
+def test_attempts_of_earlier_runs_are_read_with_one_object_per_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(str(tmp_path))
-    begin = StageEvent("train", 1, 10.0, Event("starting 4 workers"), workers=4)
-    loss = StageEvent("train", 1, 40.0, Event("again"), lost="lost a worker")
-    write_run(store, "one", begin, loss, StageEvent("train", 2, 50.0, Event("epoch 1")))
-    attempts: Any = earlier_attempts(store, ["one", "no record"], KEY)
-    assert [one["workers"] for one in attempts] == [4, None]
-    assert [one["end"] for one in attempts] == ["lost a worker", "its run ended"]
-    assert attempts[0]["ended_at_s"] - attempts[0]["began_at_s"] == 30.0
-    assert earlier_attempts(store, [], KEY) == []
+    _note(store, "one", "lost a worker", "published")
+    note_run(store, TRAINING.folder, "two")
+    read, content_of = [], store.read
+
+    def observed(name: str) -> bytes | None:
+        read.append(name)
+        return content_of(name)
+
+    monkeypatch.setattr(store, "read", observed)
+    attempts: Any = earlier_attempts(store, TRAINING.folder, ["one", "two"])
+    assert [(one["number"], one["end"]) for one in attempts] == [
+        (1, "lost a worker"),
+        (2, "published"),
+    ]
+    assert attempts[0]["ended_at_s"] - attempts[0]["began_at_s"] == 5.0
+    assert read == ["train/key/runs/one", "train/key/runs/two"]
+
+
+def test_attempt_of_a_killed_run_ended_when_its_driver_was_last_heard(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_run(store, "killed")  # last heard at 100 s
+    _note(store, "killed", None)
+    _note(store, "no record", None)
+    attempts: Any = earlier_attempts(store, TRAINING.folder, ["killed", "no record"])
+    assert [one["end"] for one in attempts] == ["its run ended"] * 2
+    assert [one.get("ended_at_s") for one in attempts] == [100.0, None]
+    assert cost_of(attempts, RESOURCES)["gpu_hours"] == pytest.approx(90 / 3600 * 4 * 2)
+
+
+def test_attempts_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    _note(store, "whole", "published")
+    for run_id, content in (("damaged", b"[{"), ("older version", b"")):
+        store.write(f"{TRAINING.folder}/runs/{run_id}", content)
+    runs = runs_of(store, TRAINING.folder)
+    assert runs == ("damaged", "older version", "whole")
+    assert len(earlier_attempts(store, TRAINING.folder, runs)) == 1
+
+
+def test_notes_that_cannot_be_written_do_not_fail_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "train").write_text("not a folder")
+    store = open_store(str(tmp_path))
+    with pytest.raises(StoreError):
+        note_run(store, TRAINING.folder, "one")
+    _note(store, "one", "lost a worker")

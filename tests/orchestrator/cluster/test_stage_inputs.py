@@ -99,6 +99,12 @@ def test_best_trial_without_a_model_is_an_error(plan: Plan) -> None:
         _attempt(plan, "third")
 
 
+def test_file_from_outside_is_noted_for_gc(plan: Plan, store: Store) -> None:
+    _attempt(plan, "outside")
+    note = store.read(f"train/{plan['outside'].key}/inputs.json")
+    assert json.loads(note or b"") == {"names": store.names("blobs")}
+
+
 def test_file_that_changed_after_the_plan_is_an_error(plan: Plan, tmp_path: Path) -> None:
     _attempt(plan, "outside")
     (tmp_path / "weights.json").write_text("2")

@@ -94,6 +94,12 @@ def test_failed_trial_records_its_error_on_one_line(
     assert trial.id == "00001"
 
 
+def test_error_of_a_trial_is_kept_without_its_secrets(store: Store) -> None:
+    url = "https://b.example/k?X-Amz-" + "Signature=0123456789abcdef"
+    _open(store, 0.0).fail(StageError(f"no answer from {url}"), elapsed_s=90.0)
+    assert load_log(store, TRAINING).error == "no answer from https://b.example/k***"
+
+
 def test_hours_count_all_gpus_and_cpus_of_a_trial(store: Store) -> None:
     _open(store, 0.0, 1800.0).report({"epoch": 1, "top1": 1.0})
     trial = load_log(store, TRAINING).trial(gpus=8, cpus=96, error=None)

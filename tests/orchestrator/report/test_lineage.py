@@ -72,6 +72,8 @@ def test_code_with_local_changes_names_its_patch() -> None:
     patch: dict[str, Any] = {"sha256": "d" * 64, "size": 9, "left_out": None}
     digest = "source files sha256 eeeeeeeeeeee"
     assert code_text(code) == f"commit ffffffffffff (with local changes), {digest}"
+    unknown = {**code, "is_dirty": None}
+    assert code_text(unknown) == f"commit ffffffffffff (local changes unknown), {digest}"
     assert code_text({**code, "patch": patch}) == (
         f"commit ffffffffffff (with local changes, patch sha256 dddddddddddd), {digest}"
     )

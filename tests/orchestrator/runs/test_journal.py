@@ -201,3 +201,19 @@ def test_store_outage_loses_no_event(tmp_path: Path, clock: Clock) -> None:
         json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()
     ] == ["running: starting"]
     assert load_record(store, "r").heard_at_s == clock.now_s
+
+
+def test_errors_in_the_record_and_in_events_have_no_secret(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_PASSWORD", "correct horse")
+    url = "https://b.example/k?X-Amz-" + "Signature=0123456789abcdef"
+    error = f"no answer from {url} with correct horse"
+    journal.enter("a", State.RUNNING, Event("starting"))
+    journal.hear(StageEvent("a", 1, 1001, Event(f"{error}; attempt 2 of 3"), lost=error))
+    journal.enter("a", State.FAILED, Event(error), error=error)
+    journal.end(RunState.FAILED, error=error)
+    stored = b"".join(journal.store.read(name) or b"" for name in journal.store.names("runs/r"))
+    assert b"0123456789abcdef" not in stored
+    assert b"correct horse" not in stored
+    assert stored.count(b"no answer from https://b.example/k*** with ***") == 7

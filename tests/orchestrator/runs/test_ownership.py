@@ -17,6 +17,7 @@ from orchestrator.runs.record import RunRecord, StageEvent, StageRecord, record_
 from orchestrator.schedule import State
 from orchestrator.store import Store, open_store
 from orchestrator.store.lease import LEASE_S, lease_name
+from orchestrator.store.marks import mark
 from orchestrator.store.publish import publish_manifest
 
 KEY = "b" * 64
@@ -204,3 +205,60 @@ def test_an_unreachable_store_does_not_end_the_renewals(
         before = _written_at(store)
         _await(lambda: _written_at(store) > before)
     assert owned.lost == set()
+
+
+def test_a_lost_stage_that_a_run_gets_back_is_its_own_again(store: Store) -> None:
+    """A renewal of the old lease may still be under way when the stage is taken again."""
+    first = OwnedStages(store, "first", "job", duration_s=0.3)
+    with first:
+        first.take("train", KEY)
+        second = stages_of(store, "second")
+        store.write(lease_name(KEY, 2), store.read(lease_name(KEY, 1)) or b"")
+        assert first.has_lost("train")
+        old = first._held()["train"]
+        first.release("train")
+        store.delete(lease_name(KEY, 2))
+        assert first.take("train", KEY) is True
+        first._lost.add(old)  # as the thread of the renewals does late
+        assert first.lost == frozenset()
+    assert second.take("train", KEY) is True
+
+
+def test_a_lease_whose_answer_was_lost_is_taken_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, create = stages_of(store, "first"), store.create
+
+    def create_without_answer(name: str, content: bytes) -> bool:
+        create(name, content)
+        raise StoreError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "create", create_without_answer)
+        with pytest.raises(StoreError):
+            stages.take("train", KEY)
+    assert stages.take("train", KEY) is True
+    assert stages.token_of("train") == 2
+
+
+def test_a_store_that_fails_after_the_lease_leaves_it_to_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> bytes:
+        raise StoreError("away")
+
+    first = stages_of(store, "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", fail)
+        with pytest.raises(StoreError):
+            first.take("train", KEY)
+    assert stages_of(store, "second").take("train", KEY) is True
+
+
+def test_a_stage_whose_old_files_gc_deletes_waits(store: Store) -> None:
+    stages = stages_of(store, "first")
+    name = mark(store, [f"train/{KEY}"])
+    assert stages.take("train", KEY) is False
+    assert stages.elsewhere == {"train": "`artifacts gc` deletes old files of it"}
+    store.delete(name)
+    assert stages.take("train", KEY) is True

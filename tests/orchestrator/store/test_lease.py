@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from orchestrator import process
 from orchestrator.errors import LeaseLostError
 from orchestrator.process import Process
 from orchestrator.store import Store, open_store
@@ -101,9 +102,9 @@ def test_a_released_lease_is_over(store: Store) -> None:
 
 def test_a_lease_of_a_killed_process_of_this_machine_is_over(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process.of(child.pid)
-    assert process is not None
-    take_lease(store, lease(1, process=process))
+    owner_process = Process.of(child.pid)
+    assert owner_process is not None
+    take_lease(store, lease(1, process=owner_process))
     owner = find_owner(store, KEY)
     assert owner is not None
     assert not owner.is_over
@@ -119,6 +120,14 @@ def test_a_process_of_another_machine_may_still_run() -> None:
     elsewhere = Process.current()._replace(machine="another boot")
     assert not elsewhere._replace(pid=2**22 + 1).has_ended()
     assert Process.current()._replace(began="1").has_ended()
+
+
+def test_a_process_that_proc_hides_may_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `hidepid`, /proc shows only one's own processes."""
+    monkeypatch.setattr(process, "_began", lambda pid: None)
+    assert not Process.current().has_ended()
+    assert not Process.current()._replace(pid=1).has_ended()
+    assert Process.current()._replace(pid=2**22 + 1).has_ended()
 
 
 @pytest.mark.parametrize(("age_s", "is_expired"), [(59.0, False), (61.0, True)])

@@ -7,13 +7,16 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.store import Store, open_store
+from tests.s3_front import Answer, front, refusal
 
 
 @pytest.fixture
@@ -97,6 +100,37 @@ def test_more_folders_than_a_page_of_s3_are_all_listed(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: store.write(f"runs/{name}/run.json", b""), names))
     assert store.folders("runs") == names
+
+
+def test_many_names_are_deleted_and_others_stay(store: Store) -> None:
+    names = [f"old/{number:04}" for number in range(1003)]
+    for name in (names[0], names[-1], "new/0000"):
+        store.write(name, b"x")
+    assert store.delete_many(names, goes_on=lambda: True) == names
+    assert [*store.names("old"), *store.names("new")] == ["new/0000"]
+
+
+def test_no_deletion_begins_when_there_is_no_time_left(store: Store) -> None:
+    store.write("a", b"x")
+    assert store.delete_many(["a"], goes_on=lambda: False) == []
+    assert store.read("a") == b"x"
+
+
+def test_server_without_bulk_deletion_is_asked_for_each_object(s3_endpoint: str) -> None:
+    def answer(method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
+        is_bulk = method == "POST" and path.endswith("delete")
+        return refusal(400, "MissingContentMD5") if is_bulk else None
+
+    boto3.client("s3").create_bucket(Bucket="bulk")
+    with front(answer, behind=s3_endpoint) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        store = open_store("s3://bulk/x")
+        for name in ("a", "b", "c"):
+            store.write(name, b"x")
+        assert store.delete_many(["a", "b"], goes_on=lambda: True) == ["a", "b"]
+        assert store.read("a") is None
+        assert store.read("c") == b"x"
+        assert sum(method == "DELETE" for method, _ in server.requests) == 2
 
 
 def _write_for_ever(uri: str) -> None:

@@ -18,6 +18,7 @@ from orchestrator.store.publish import (
     clear_training,
     fetch_artifact,
     fetch_file,
+    key_of_manifest,
     load_manifest,
     manifest_name,
     publish_artifact,
@@ -162,6 +163,10 @@ def test_publishing_always_repairs_a_damaged_blob(
     store.write(blob_name(artifact.files[0].sha256), b"damaged")
     assert publish_artifact(store, tmp_path / "output", always=True) == artifact
     fetch_artifact(store, artifact, tmp_path / "fetched")
+
+
+def test_name_of_a_manifest_has_its_key() -> None:
+    assert key_of_manifest(manifest_name("a" * 64)) == "a" * 64
 
 
 def test_published_manifest_is_never_overwritten(store: Store) -> None:

@@ -175,7 +175,7 @@ def test_checksum_of_parts_is_ignored(
         )
     assert stored.size == 5
     assert bool(stored.checksums) is is_read
-    assert stored.age_s == float("inf")
+    assert stored.age_s is None
 
 
 def test_server_that_checks_only_parts_gets_no_checksum_of_the_whole(
@@ -218,6 +218,29 @@ def test_md5_in_the_answer_saves_a_request(
         store.upload("small", folder / "small")
         store.upload("small", folder / "small")
     assert [method for method, _ in server.requests] == ["PUT", "PUT", "PUT"]  # one was refused
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("small", _pass_on), ("small", _without_checksums), ("large", _without_checksums)],
+)
+def test_file_that_changes_after_it_was_hashed_is_an_error(
+    bucket: str,
+    s3_endpoint: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    answer: Callable[[str, str, Mapping[str, str]], Answer | None],
+) -> None:
+    digests, path = digest_file(folder / name), folder / name
+    path.write_bytes(os.urandom(1) + path.read_bytes()[1:-1] + b"y")
+    monkeypatch.setattr(s3, "digest_file", lambda *_, **__: digests)  # before it changed
+    with (
+        _observed(s3_endpoint, monkeypatch, answer) as server,
+        pytest.raises(StoreError, match=f"{name} changed while it was published; find out"),
+    ):
+        S3Store(f"s3://{bucket}/x").upload_as(blob_name, path)
+    assert (_uploads(server) > 0) is (name == "large")  # a small one is checked before
 
 
 def test_failed_upload_in_parts_is_aborted(

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.artifact import File
+from orchestrator.artifacts.verify import verify
 from orchestrator.errors import SpecError
 from orchestrator.store import Store
 from orchestrator.store.input_cache import input_cache
 from orchestrator.store.publish import load_manifest, manifest_name
-from tests.orchestrator.artifacts.published import Published, publish_job, published
+from tests.orchestrator.artifacts.published import Published, in_folder, publish_job, published
 from tests.orchestrator.cli.artifacts.running import run, run_json
 
-__all__ = ["published"]
+__all__ = ["in_folder", "published"]
 
 
 @pytest.fixture
@@ -110,6 +114,17 @@ def test_a_missing_input_is_a_fault_of_the_chain(published: Published) -> None:
     assert [fault["name"] for fault in faults("job.yaml")] == [found[0]["name"]]
 
 
+def test_a_missing_stage_that_another_one_needs_is_reported_once(in_folder: Published) -> None:
+    pretrain, measured = (in_folder.plan[stage].key for stage in ("pretrain", "measured"))
+    in_folder.store.delete(manifest_name(pretrain))
+    checked = list(verify(in_folder.store, [pretrain, measured, pretrain], is_deep=False))
+    assert [(one.key, len(one.faults)) for one in checked] == [
+        (pretrain, 0),
+        (measured, 0),
+        (pretrain, 1),
+    ]
+
+
 def test_repair_writes_again_what_another_store_has(published: Published, copy: Published) -> None:
     published.store.write(published.blob(b"weights"), b"weighty")
     published.store.delete(published.blob(b"[]"))
@@ -141,6 +156,34 @@ def test_repair_of_a_manifest_checks_its_blobs_too(published: Published, copy: P
     assert run("verify", "job.yaml", "--repair", "--from", copy.store.uri)[0] == 0
     assert published.store.read(manifest_name(key)) == copy.store.read(manifest_name(key))
     assert faults("job.yaml", "--deep") == []
+
+
+_KILLED = """
+import os, signal, sys
+from orchestrator.cli import main
+from orchestrator.store.folder import FolderStore
+
+def kill(self, *arguments):
+    if str(arguments[-1]).startswith("manifests/") or str(arguments[0]).startswith("manifests/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+FolderStore._replace = FolderStore.create = kill
+main()
+"""
+"""A command that is killed just before it writes a manifest."""
+
+
+def test_a_killed_repair_leaves_the_manifest_that_is_there(
+    in_folder: Published, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = publish_job(tmp_path / "copy", str(tmp_path / "copy/store"))
+    key = in_folder.plan["pretrain"].key
+    altered = _altered(in_folder.store, key)
+    in_folder.store.write(manifest_name(key), altered)
+    words = ("artifacts", "verify", "job.yaml", "--repair", "--from", copy.store.uri)
+    done = subprocess.run([sys.executable, "-c", _KILLED, *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert in_folder.store.read(manifest_name(key)) == altered
 
 
 def test_a_copy_that_is_damaged_too_repairs_nothing(published: Published, copy: Published) -> None:

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from uuid import uuid4
 
 from orchestrator.artifact import File, Manifest
 from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.report.numbers import size_text
 from orchestrator.runs.last_run import LastRun, last_run_name, load_last_run
 from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs
+from orchestrator.store.pool import for_each
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import (
-    blob_name,
-    fetch_file,
-    load_manifest,
-)
+from orchestrator.store.publish import blob_name, fetch_file, load_manifest
 
 FILES_AT_ONCE = 4
 """Files on this disk and in memory at a time. Each transfer of a large one uses more threads."""
@@ -67,13 +63,7 @@ class _Copy:
         """Copy the blobs that the target lacks, a few at a time."""
         missing = missing_files(self.target, files)
         self._num_left = len(missing)
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="copy") as pool:
-            try:
-                for _ in pool.map(self.blob, missing):
-                    pass
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for_each(self.blob, missing, num_threads=FILES_AT_ONCE)
 
     def blob(self, file: File) -> None:
         name, path = blob_name(file.sha256), self.scratch / uuid4().hex
@@ -101,25 +91,45 @@ class _Copy:
         """Copy what a run left. Its record comes last, and always: it changes during a run."""
         there = {entry.name: entry.size for entry in self.target.entries(f"runs/{run_id}")}
         record = f"runs/{run_id}/run.json"
-        found = list(self.source.entries(f"runs/{run_id}"))
+        found = {entry.name: entry.size for entry in self.source.entries(f"runs/{run_id}")}
         self.copied.num_runs += bool(found)
-        for entry in sorted(found, key=lambda entry: (entry.name == record, entry.name)):
-            if entry.name != record and there.get(entry.name) == entry.size:
-                continue
-            content = self.source.read(entry.name)
-            if content is not None and (
-                entry.name != record or content != self.target.read(record)
-            ):
-                self.target.write(entry.name, content)
-                self.copied.num_new_run_files += 1
+        files = [name for name in found if name != record and there.get(name) != found[name]]
+        for_each(self._run_file, files)
+        if record in found and self.source.read(record) != self.target.read(record):
+            self._run_file(record)
+
+    def _run_file(self, name: str) -> None:
+        content = self.source.read(name)
+        if content is None:  # deleted since it was listed
+            return
+        self.target.write(name, content)
+        with self._lock:
+            self.copied.num_new_run_files += 1
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None
-        stored = publish_with_blobs(self.target, manifest, self.blob)
-        # Two stores may have run the same stage. The target's own result stays, with its blobs.
-        if stored != manifest:
-            self.say(f"{manifest.stage}: the target has another result of this Key, which stays")
+        if publish_with_blobs(self.target, manifest, self._vanished_blob) != manifest:
+            self.report_kept(manifest)
         self.copied.num_new_results += is_new
+
+    def _vanished_blob(self, file: File) -> None:
+        """Copy a blob that the target had when this copy began."""
+        self._num_left += 1
+        self.blob(file)
+
+    def report_kept(self, manifest: Manifest) -> None:
+        self.say(f"{manifest.stage}: the target has another result of this Key, which stays")
+
+    def is_wanted(self, manifest: Manifest) -> bool:
+        """Whether the target has no result of this Key, or this one, whose blobs may be missing.
+
+        Two stores may have run the same stage. The target's own result stays, and nothing there
+        would name the blobs and runs of this one.
+        """
+        is_wanted = load_manifest(self.target, manifest.key) in (None, manifest)
+        if not is_wanted:
+            self.report_kept(manifest)
+        return is_wanted
 
 
 def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str], None]) -> Copied:
@@ -131,17 +141,16 @@ def copy_job(source: Store, target: Store, job_name: str, *, say: Callable[[str]
     last = load_last_run(source, job_name)
     if last is None:
         raise JobError(f"{job_name}: has not run with the store {source.uri}")
-    manifests = list(manifests_of(source, last))
-    files = {file.sha256: file for manifest in manifests for file in files_of(manifest)}
-    runs = dict.fromkeys(
-        [run for manifest in manifests for run in runs_of_manifest(manifest)] + [last.run_id]
-    )
-    with TemporaryDirectory(prefix="orchestrator-copy-") as scratch:
-        copy = _Copy(source, target, Path(scratch), say)
+    with scratch_folder("copy") as scratch:
+        copy = _Copy(source, target, scratch, say)
+        manifests = list(manifests_of(source, last))
+        wanted = [manifest for manifest in manifests if copy.is_wanted(manifest)]
+        files = {file.sha256: file for manifest in wanted for file in files_of(manifest)}
         copy.blobs(files.values())
-        for run_id in runs:
+        runs = [run for manifest in wanted for run in runs_of_manifest(manifest)]
+        for run_id in dict.fromkeys([*runs, last.run_id]):
             copy.run(run_id)
-        for manifest in manifests:
+        for manifest in wanted:
             copy.manifest(manifest)
     copied = copy.copied
     copied.num_results, copied.num_blobs = len(manifests), len(files)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts.transfer import Copied, copy_job
+from orchestrator.artifacts import copy as copying
+from orchestrator.artifacts.copy import Copied, copy_job
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
-from orchestrator.store.publish import manifest_name
+from orchestrator.store.folder import FolderStore
+from orchestrator.store.publish import load_manifest, manifest_name, publish_manifest
 from tests.orchestrator.artifacts.published import Published, published
 
 __all__ = ["published"]
@@ -55,6 +57,26 @@ def test_a_second_copy_transfers_nothing(published: Published, target: Store) ->
     assert (copied.num_results, copied.num_blobs, copied.num_runs) == (2, 4, 1)
 
 
+def test_the_record_of_a_run_is_written_after_its_events(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [f"{RUN}/events/{n:06}.json" for n in range(40)]
+    for name in events:
+        published.store.write(name, b"{}")
+    written: list[str] = []
+    step = FolderStore.write
+
+    def write(store: FolderStore, name: str, content: bytes) -> None:
+        step(store, name, content)
+        written.append(name)
+
+    monkeypatch.setattr(FolderStore, "write", write)
+    assert copy(published.store, target).num_new_run_files == 42
+    names = [name for name in written if name.startswith(RUN)]
+    assert (len(names), names[-1]) == (42, f"{RUN}/run.json")
+    assert set(events) < set(target.names(RUN))
+
+
 def test_results_come_back_as_they_were(published: Published, target: Store) -> None:
     before = contents(published.store)
     copy(published.store, target)
@@ -74,6 +96,45 @@ def test_a_damaged_blob_is_not_copied_and_no_manifest_is(
     assert target.names("manifests") == target.names("jobs") == []
 
 
+def test_blobs_that_the_target_would_not_name_are_not_copied(
+    published: Published, target: Store
+) -> None:
+    key = published.plan["pretrain"].key
+    manifest = load_manifest(published.store, key)
+    assert manifest is not None
+    own = manifest.model_copy(update={"artifacts": {}, "provenance": {"job": "theirs"}})
+    publish_manifest(target, own)
+    said: list[str] = []
+    copied = copy_job(published.store, target, "small", say=said.append)
+    assert said[0] == "pretrain: the target has another result of this Key, which stays"
+    assert (copied.num_new_results, copied.num_new_blobs) == (1, 1)
+    assert load_manifest(target, key) == own
+
+
+def test_a_missing_blob_of_the_same_result_is_copied_again(
+    published: Published, target: Store
+) -> None:
+    copy(published.store, target)
+    target.delete(published.blob(b"weights"))
+    assert copy(published.store, target).num_new_blobs == 1
+
+
+def test_a_blob_that_vanishes_meanwhile_is_copied_and_counted(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(published.store, target)
+    said: list[str] = []
+    run = copying._Copy.run
+
+    def run_and_lose(one: copying._Copy, run_id: str) -> None:
+        run(one, run_id)
+        target.delete(published.blob(b"weights"))
+
+    monkeypatch.setattr(copying._Copy, "run", run_and_lose)
+    assert copy_job(published.store, target, "small", say=said.append).num_new_blobs == 1
+    assert said == ["copied 1 files, 7 B; 0 files are left"]
+
+
 def test_a_later_run_of_the_job_stays_the_last_one(published: Published, target: Store) -> None:
     document = published.store.read("jobs/small/latest.json") or b""
     later = document.replace(b"20260101T000000-a", b"20270101T000000-a")
@@ -89,7 +150,7 @@ def test_a_job_that_never_ran_cannot_be_copied(target: Store, published: Publish
 
 _SLOW = """
 import sys, time
-from orchestrator.artifacts import transfer
+from orchestrator.artifacts import copy
 from orchestrator.store import open_store
 from orchestrator.store.folder import FolderStore
 
@@ -99,7 +160,7 @@ def slow(self, draft, name):
     time.sleep(60 if name.startswith(sys.argv[3]) else 0)
     step(self, draft, name)
 FolderStore._replace = slow
-transfer.copy_job(open_store(sys.argv[1]), open_store(sys.argv[2]), "small", say=print)
+copy.copy_job(open_store(sys.argv[1]), open_store(sys.argv[2]), "small", say=print)
 """
 """A copy that stops before the first write of a kind, to be killed there."""
 
