@@ -40,7 +40,7 @@ def drafts_in(folder: Path) -> Iterator[Path]:
 
     Errors of the disk in the block become a StoreError.
     """
-    with disk_errors(folder):
+    with disk_errors(folder, advice="; free some space there, or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".orchestrator-get-", dir=folder) as drafts:
             yield Path(drafts)

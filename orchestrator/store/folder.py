@@ -27,18 +27,15 @@ CLAIM_WAIT_S = 30.0
 claiming process crashed."""
 CLAIM_LOOK_S = 0.05
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
-_LASTING = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.ENOTDIR,
-        errno.ENOSYS,
-        errno.EOPNOTSUPP,
-    }
-)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LASTING = _FULL | {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+}
 """Errors that another try would get again. Others may come from the network, as ESTALE and EIO of
 NFS."""
 
@@ -281,9 +278,14 @@ class FolderStore:
         except OSError as err:
             reason = err.strerror or str(err)
             kind = StoreRefusedError if err.errno in _LASTING else StoreError
+            hint = (
+                "free some space on its disk, or choose another store"
+                if err.errno in _FULL
+                else "choose a folder that you can write to"
+            )
             raise kind(
-                f"store {self._root}: cannot {verb} {name}: {reason}; choose a folder that you can "
-                "write to with `store:` in the job or --store"
+                f"store {self._root}: cannot {verb} {name}: {reason}; {hint} with `store:` in the "
+                "job or --store"
             ) from err
 
 

@@ -104,9 +104,24 @@ def _is_ours(content: bytes | None, lease: Lease) -> bool:
 
 
 def renew_lease(store: Store, lease: Lease) -> None:
-    """Renew a lease. Raises LeaseLostError if another run has taken over, and StoreError."""
-    check_owner(store, lease.key, lease.token)
+    """Renew a lease. Raises LeaseLostError if another run has taken over, and StoreError.
+
+    A run that was paused while it took its lease may have got the same token as its successor: on
+    a file system without hard links, or a server that ignores conditions. The later of the two
+    writes its lease over the other's, whose owner learns it here.
+    """
+    owner = find_owner(store, lease.key)
+    if owner is not None and (owner.token > lease.token or _is_of_another(owner, lease)):
+        raise _lost(owner)
     store.write(lease_name(lease.key, lease.token), _content(lease))
+
+
+def _is_of_another(owner: Ownership, lease: Lease) -> bool:
+    return (
+        owner.token == lease.token
+        and owner.lease is not None
+        and owner.lease.run_id != lease.run_id
+    )
 
 
 def release_lease(store: Store, lease: Lease) -> None:
@@ -119,12 +134,15 @@ def check_owner(store: Store, key: str, token: int) -> None:
     """Raise LeaseLostError if a later owner has taken over from the owner with `token`."""
     newest = _newest(store, key)
     if newest is not None and newest[0] > token:
-        owner = find_owner(store, key)
-        by = f"run {owner.lease.run_id} on {owner.lease.host}" if owner and owner.lease else "a run"
-        raise LeaseLostError(
-            f"{by} has taken over this stage, because this run did not renew its lease in time; "
-            "run the same command again to get its result"
-        )
+        raise _lost(find_owner(store, key))
+
+
+def _lost(owner: Ownership | None) -> LeaseLostError:
+    by = f"run {owner.lease.run_id} on {owner.lease.host}" if owner and owner.lease else "a run"
+    return LeaseLostError(
+        f"{by} has taken over this stage, because this run did not renew its lease in time; "
+        "run the same command again to get its result"
+    )
 
 
 def lease_name(key: str, token: int) -> str:

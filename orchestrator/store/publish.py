@@ -112,6 +112,8 @@ def fetch_file(store: Store, name: str, file: File, path: Path) -> None:
             _fetch_once(store, name, file, path)
         except BaseException as err:
             path.unlink(missing_ok=True)
+            if isinstance(err, OSError) and err.filename is None:  # such as a full disk's
+                err.filename = str(path)
             if not isinstance(err, IntegrityError) or not fetches_left:
                 raise
         else:

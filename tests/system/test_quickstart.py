@@ -21,7 +21,7 @@ from orchestrator.store import Store, open_store
 from pipelines import KINDS
 from tests.browser import opened_page
 from tests.docs.console import matches
-from tests.fault_proxy import fault_proxy
+from tests.fault_proxy import FAULTS, QUICK, each_once, fault_proxy
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -211,11 +211,13 @@ def test_a_faulty_s3_server_changes_no_byte_of_a_run(
         "stages__pretrain__checkpoint_every": "{steps: 1}",
         "stages__segmentation__checkpoint_every": "4",
     }
-    with fault_proxy(s3_endpoint) as proxy:
+    # A stall takes as long as the client's timeout: 10 s, or 60 s for an upload.
+    with fault_proxy(s3_endpoint, each_once((*QUICK * 8, "stall"))) as proxy:
         _json(
             workplace, "run", *part, "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often
         )
     assert proxy.num_faults >= 200
+    assert set(proxy.faults) == set(FAULTS)
     faulty, straight = (
         _outputs(open_store(f"s3://{bucket}/faulty")),
         _outputs(open_store(str(workplace / "artifacts"))),

@@ -28,6 +28,7 @@ from orchestrator.store.lease import (
     renew_lease,
     take_lease,
 )
+from orchestrator.store.protocol import Limits
 from orchestrator.store.publish import (
     fetch_artifact,
     load_manifest,
@@ -186,6 +187,18 @@ def test_create_whose_answer_was_lost_has_one_winner(
         assert take_lease(store, _lease(1))
         assert proxy.num_faults == 1
         assert not take_lease(store, _lease(1).model_copy(update={"run_id": "other"}))
+
+
+@pytest.mark.usefixtures("hasty_client")
+def test_probe_whose_first_answer_was_lost_finds_no_fault(
+    s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fault_proxy(s3_endpoint, _once(lambda request: request.method == "PUT", "lost")) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        store = S3Store(f"s3://{bucket}/x")
+        assert store.probe() == Limits()
+        assert proxy.num_faults == 1
+        assert store.names("") == []
 
 
 @pytest.mark.usefixtures("hasty_client")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
 import sys
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -78,6 +81,16 @@ def test_an_owner_that_lost_its_lease_learns_who_has_it(store: Store) -> None:
     check_owner(store, KEY, token=2)
 
 
+def test_of_two_owners_with_one_token_the_later_stays(store: Store) -> None:
+    """Where create is not exclusive, a run that is paused within it may replace another's lease."""
+    first, second = lease(1, "first"), lease(1, "second")
+    take_lease(store, first)
+    store.write(lease_name(KEY, 1), second.model_dump_json().encode())
+    renew_lease(store, second)
+    with pytest.raises(LeaseLostError, match=r"^run second on node-1 has taken over this stage"):
+        renew_lease(store, first)
+
+
 def test_a_released_lease_is_over(store: Store) -> None:
     taken = lease(1)
     take_lease(store, taken)
@@ -141,11 +154,11 @@ def _race(uri: str, start: Barrier, wins: multiprocessing.SimpleQueue[int]) -> N
             wins.put(round_)
 
 
-@pytest.mark.usefixtures("for_several_runs")
-def test_one_of_16_processes_wins_each_race_for_a_lease(store: Store) -> None:
+def _assert_one_wins(uri: str) -> None:
+    """Let 16 processes race for 20 leases."""
     context = multiprocessing.get_context("fork")
     start, wins = context.Barrier(16), context.SimpleQueue()
-    racers = [context.Process(target=_race, args=(store.uri, start, wins)) for _ in range(16)]
+    racers = [context.Process(target=_race, args=(uri, start, wins)) for _ in range(16)]
     for racer in racers:
         racer.start()
     for racer in racers:
@@ -153,3 +166,36 @@ def test_one_of_16_processes_wins_each_race_for_a_lease(store: Store) -> None:
     assert [racer.exitcode for racer in racers] == [0] * 16
     assert [wins.get() for _ in range(20)] == list(range(20))
     assert wins.empty()
+
+
+@pytest.mark.usefixtures("for_several_runs")
+def test_one_of_16_processes_wins_each_race_for_a_lease(store: Store) -> None:
+    _assert_one_wins(store.uri)
+
+
+def _refuse_link(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def test_one_of_16_processes_wins_on_a_file_system_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse_link)
+    _assert_one_wins(str(tmp_path))
+
+
+def test_owners_follow_each_other_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse_link)
+    store = open_store(str(tmp_path))
+    first, second = lease(1, "first"), lease(2, "second")
+    assert take_lease(store, first)
+    renew_lease(store, first)
+    release_lease(store, first)
+    assert take_lease(store, second)
+    assert not take_lease(store, lease(2, "third"))
+    owner = find_owner(store, KEY)
+    assert owner is not None
+    assert owner.lease == second
+    assert store.names(f"leases/{KEY}") == [lease_name(KEY, 2)]
