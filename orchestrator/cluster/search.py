@@ -21,6 +21,7 @@ from orchestrator.cluster.suggest import NUMBER, Suggestions
 from orchestrator.cluster.trial import MAX_TRIES, make_trainable
 from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError, StoppedError
+from orchestrator.redaction import redactor
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
 from orchestrator.store import open_store
 from orchestrator.store.trial_logs import TrialLog, load_logs
@@ -184,7 +185,10 @@ def _trials(
 ) -> tuple[Trial, ...]:
     gpus = attempt.workers * attempt.resources.gpus_per_worker
     cpus = attempt.workers * attempt.resources.cpus_per_worker
-    return tuple(log.trial(gpus=gpus, cpus=cpus, error=errors.get(log.number)) for log in logs)
+    # The text of a log is clean. An error from Tune is published here for the first time.
+    clean = redactor(os.environ, attempt.logs.secret_names).redacted_text
+    lost = {number: clean(error) for number, error in errors.items()}
+    return tuple(log.trial(gpus=gpus, cpus=cpus, error=lost.get(log.number)) for log in logs)
 
 
 def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:

@@ -11,9 +11,10 @@ import pytest
 from ray import tune
 
 from orchestrator.cluster.connection import connected
-from orchestrator.cluster.search import _beginning, _failure, _run, _WaitingTrials
+from orchestrator.cluster.search import _beginning, _failure, _run, _trials, _WaitingTrials
 from orchestrator.errors import JobError, OrchestratorError, StageError, StoreError
 from orchestrator.spec import Resources, TuneParams
+from orchestrator.store.stage_logs import LogSettings
 from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog
 from orchestrator.trials import Trials, TrialState
@@ -30,6 +31,14 @@ def _log(number: int, **fields: Any) -> TrialLog:
 
 
 FAILED = {"state": TrialState.FAILED, "error": "bad"}
+
+
+def test_error_of_a_lost_trial_is_published_without_its_secrets() -> None:
+    attempt: Any = SimpleNamespace(workers=1, resources=Resources(), logs=LogSettings())
+    lost = "no answer from https://b.example/k?X-Amz-" + "Signature=0123456789abcdef"
+    (trial,) = _trials(attempt, [_log(1)], {1: lost})
+    assert trial.state is TrialState.FAILED
+    assert trial.error == "no answer from https://b.example/k***"
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 3.0), ("min", 1.0)])

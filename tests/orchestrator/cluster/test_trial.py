@@ -22,6 +22,7 @@ from orchestrator.monitoring.tally import Amounts
 from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
+from orchestrator.store.stage_logs import DEFAULT_LOGS
 from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, Tries, load_log, save_log, trial_training
 from orchestrator.trials import TrialState
@@ -66,6 +67,7 @@ def search(tmp_path: Path) -> Attempt:
     )
     values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Attempt))
     own: dict[str, Any] = {
+        "logs": DEFAULT_LOGS,
         "stage": "search",
         "number": 1,
         "training": SEARCH,
