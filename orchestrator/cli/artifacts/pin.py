@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from typing import IO
 
-from orchestrator.artifacts.pins import Pin, load_pin, remove_pin, write_pin
+from orchestrator.artifacts.pins import Pin, load_pin, write_pin
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_stage_verb, choose, only_stage
 from orchestrator.cli.console import print_json
 from orchestrator.cli.options import Parsers
@@ -37,8 +37,11 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     # gc may be about to delete the results. What exists when it has finished stays.
     await_unmarked(chosen.store, [manifest_name(manifest.key)])
     if chosen.store.read(manifest_name(manifest.key)) is None:
-        remove_pin(chosen.store, manifest.key)
-        raise JobError(f"{manifest.stage}: `artifacts gc` has just removed its results")
+        # The pin stays: to remove it could remove the pin of another command, which found results.
+        raise JobError(
+            f"{manifest.stage}: `artifacts gc` has just removed its results; run the job again, "
+            "and then they stay"
+        )
     if not is_new:
         pin = load_pin(chosen.store, manifest.key) or pin
     if arguments.json:

@@ -100,12 +100,9 @@ def collect(command: Command, *, has_results: bool) -> None:
 def pin(command: Command, key: str, pinned: set[str]) -> None:
     """Pin a result, or report that it does not exist."""
     store = cast(Store, command)
-    name = f"pins/{key}.json"
-    store.write(name, b"{}")
+    store.write(f"pins/{key}.json", b"{}")
     await_unmarked(store, [manifest_name(key)], sleep=command.sleep)
-    if store.read(manifest_name(key)) is None:
-        store.delete(name)
-    else:
+    if store.read(manifest_name(key)) is not None:
         pinned.add(key)
 
 
