@@ -126,7 +126,7 @@ class S3Store(Bucket):
                     self.connection.put_object(**self.request(name), Body=content, IfNoneMatch="*")
                 except ClientError as err:
                     if code_of(err) == "PreconditionFailed":
-                        return False
+                        return _was_repeated(err) and self.read(name) == content
                     if code_of(err) in CONDITIONS_UNKNOWN:
                         return None
                     if code_of(err) != "ConditionalRequestConflict":
@@ -392,8 +392,6 @@ class S3Store(Bucket):
         name = f"probe-{uuid.uuid4().hex}"
         first = self._put_if_absent(name, b"first")
         try:
-            if first is False:  # or the answer to it was lost, and the client has repeated it
-                first = self.read(name) == b"first"
             second = first and self._put_if_absent(name, b"second")
             skew_s = self._clock_skew_s(name)
         finally:
@@ -460,6 +458,12 @@ def _num_more(ahead: Sized) -> int:
     too many."""
     most = max(LEAST_PARTS_AHEAD, PARTS_AHEAD // max(1, len(_downloads)))
     return max(0, most - len(ahead))
+
+
+def _was_repeated(err: ClientError) -> bool:
+    """Whether this answer is not to the client's first request: the first one may have succeeded,
+    although its answer was lost."""
+    return bool(err.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 def _time_of(text: str) -> datetime | None:

@@ -177,16 +177,37 @@ def test_upload_whose_last_answer_was_lost_is_complete(
 
 @pytest.mark.usefixtures("hasty_client")
 @pytest.mark.parametrize("fault", ["lost", "stall"])
-def test_create_whose_answer_was_lost_has_one_winner(
+def test_create_whose_answer_was_lost_has_won(
     s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """The client repeats the create, and the server answers that the object exists."""
     with fault_proxy(s3_endpoint, _once(lambda request: request.method == "PUT", fault)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         store = S3Store(f"s3://{bucket}/x")
-        assert take_lease(store, _lease(1))
+        assert store.create("pins/a", b"mine")
         assert proxy.num_faults == 1
-        assert not take_lease(store, _lease(1).model_copy(update={"run_id": "other"}))
+        assert not store.create("pins/a", b"mine")
+
+
+@pytest.mark.usefixtures("hasty_client")
+def test_repeated_create_does_not_win_over_another(
+    s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process creates the object between the client's two requests."""
+    other = S3Store(f"s3://{bucket}/x")
+    other.names("")  # so that its client is made before the variable changes
+
+    def lose_to_other(request: Request) -> str | None:
+        if request.method != "PUT" or other.read("pins/a") is not None:
+            return None
+        other.write("pins/a", b"theirs")
+        return "reset"
+
+    with fault_proxy(s3_endpoint, lose_to_other) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert not S3Store(other.uri).create("pins/a", b"mine")
+        assert proxy.num_faults == 1
+    assert other.read("pins/a") == b"theirs"
 
 
 @pytest.mark.usefixtures("hasty_client")
