@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import IO, NoReturn
@@ -22,9 +23,11 @@ from orchestrator.cli.report import report
 from orchestrator.cli.reproduce import reproduce
 from orchestrator.cli.run import run
 from orchestrator.cli.status import status
-from orchestrator.errors import InterruptedRunError, OrchestratorError, SpecError
+from orchestrator.errors import InterruptedRunError, MachineError, OrchestratorError, SpecError
 from orchestrator.streams import Output, exit_code_of
 
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of a disk that may hit any temporary file."""
 VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "validate": validate,
     "plan": plan,
@@ -59,7 +62,18 @@ def _run_verb(arguments: Namespace) -> int:
             exit_code = _print_error(err, json_stream)
         except KeyboardInterrupt:
             exit_code = _print_error(InterruptedRunError("interrupted"), json_stream)
+        except OSError as err:
+            if err.errno not in DISK_ERRORS:
+                raise
+            exit_code = _print_error(_disk_error(err), json_stream)
     return exit_code
+
+
+def _disk_error(err: OSError) -> MachineError:
+    """Say which disk is meant, where no verb has a better text."""
+    where = err.filename or "a disk of this machine"
+    advice = "free some space, or set TMPDIR and XDG_CACHE_HOME to folders with more room"
+    return MachineError(f"{where}: {err.strerror}; {advice}")
 
 
 def _print_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:

@@ -480,3 +480,23 @@ def test_verdict_is_the_last_line_of_a_log() -> None:
     assert done.returncode == 3
     assert done.stdout == "results\n"
     assert done.stderr == "progress\njob: done\n"
+
+
+FULL_DISK = """
+import errno
+from orchestrator import cli
+def fill(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "/tmp/orchestrator-x")
+cli.VERBS = {**cli.VERBS, "schema": fill}
+cli.main(["schema"])
+"""
+
+
+def test_full_disk_of_this_machine_exits_with_3_and_advice() -> None:
+    command = [sys.executable, "-c", FULL_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "/tmp/orchestrator-x: No space left on device; free some space, or set TMPDIR and "
+        "XDG_CACHE_HOME to folders with more room\n"
+    )
