@@ -16,11 +16,11 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import cycle
+from itertools import chain, cycle
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,6 +30,8 @@ QUICK = ("SlowDown", "InternalError", "reset", "lost", "cut", "flip")
 FAULTS = (*QUICK, *QUICK, "cut", "flip", "cut", "flip", "stall")
 """Stalls are rare because each takes as long as the client's timeout."""
 LONGEST_STALL_S = 300.0
+WITH_SHA256 = ("/blobs/", "/manifests/", "/checkpoints/")
+"""What a flip is found in. The other records in a store trust the transport, which is TLS."""
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
 """Headers that concern one connection only, in lower case."""
 
@@ -40,29 +42,29 @@ class Request(NamedTuple):
     """With the query."""
 
     def may_have(self, fault: str) -> bool:
-        """Whether the fault can happen to this request. Only downloads can be cut or altered."""
-        parts = urlsplit(self.path)
-        is_of_an_object = parts.path.strip("/").count("/") > 0
-        return self.method == "GET" and is_of_an_object if fault in ("cut", "flip") else True
+        """Whether the fault can happen to this request."""
+        if fault == "flip":
+            return self.method == "GET" and any(part in self.path for part in WITH_SHA256)
+        return fault != "cut" or self.method == "GET"
 
 
 Choice = Callable[[Request], str | None]
 """Chooses the fault of a request; None to pass it on. Called by one thread at a time."""
 
 
-def each_once(faults: Sequence[str] = QUICK) -> Choice:
+def each_once(faults: Iterable[str] = QUICK) -> Choice:
     """Fail a request, and pass on the next one with the same method and path.
 
-    So no request fails twice in a row. The faults take turns.
+    So no request fails twice in a row. After `faults` those of QUICK take turns.
     """
-    turns, failed = cycle(faults), set[Request]()
+    turns, failed = chain(faults, cycle(QUICK)), set[Request]()
 
     def choose(request: Request) -> str | None:
         if request in failed:
             failed.remove(request)
             return None
         failed.add(request)
-        return next(fault for fault in turns if request.may_have(fault))
+        return next(fault for fault in turns if request.may_have(fault))  # others lose their turn
 
     return choose
 

@@ -20,6 +20,7 @@ from pydantic import Field, JsonValue, ValidationError
 from orchestrator.artifact import Artifact, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
+from orchestrator.store.publish import read_checked
 from orchestrator.store.training import Training, token_suffix
 from orchestrator.trials import Point, Trial, TrialState
 
@@ -182,15 +183,18 @@ def _load(store: Store, training: Training, *, files: Sequence[str]) -> TrialLog
 def _read(store: Store, training: Training) -> TrialLog | None:
     """Return the log that the owner with this token wrote, or None."""
     name = _log_name(training)
-    content = store.read(name)
-    if content is None:
+
+    def parse(content: bytes) -> TrialLog:
+        try:
+            return TrialLog.model_validate_json(content)
+        except ValidationError as err:
+            raise IntegrityError(
+                f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}"
+            ) from err
+
+    log = read_checked(store, name, parse)
+    if log is None:
         return None
-    try:
-        log = TrialLog.model_validate_json(content)
-    except ValidationError as err:
-        raise IntegrityError(
-            f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}"
-        ) from err
     return log if store.read(_stop_name(training)) is None else _stopped(log)
 
 

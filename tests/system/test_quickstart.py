@@ -212,7 +212,8 @@ def test_a_faulty_s3_server_changes_no_byte_of_a_run(
         "stages__segmentation__checkpoint_every": "4",
     }
     # A stall takes as long as the client's timeout: 10 s, or 60 s for an upload.
-    with fault_proxy(s3_endpoint, each_once((*QUICK * 8, "stall"))) as proxy:
+    faults = (*QUICK, "stall", *QUICK * 8, "stall")
+    with fault_proxy(s3_endpoint, each_once(faults)) as proxy:
         _json(
             workplace, "run", *part, "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often
         )

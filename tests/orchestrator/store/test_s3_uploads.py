@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import boto3
@@ -264,7 +265,7 @@ def test_upload_survives_faults_and_leaves_no_parts(
 ) -> None:
     # If the answer to the begin of an upload is lost, nobody but the server knows the upload.
     faults = [fault for fault in QUICK if fault != "lost"]
-    with fault_proxy(s3_endpoint, each_once(faults)) as proxy:
+    with fault_proxy(s3_endpoint, each_once(cycle(faults))) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         store = S3Store(f"s3://{bucket}/x")
         fetch_artifact(store, publish_artifact(store, folder), tmp_path / "fetched")
