@@ -217,7 +217,7 @@ def test_probe_whose_first_answer_was_lost_finds_no_fault(
     with fault_proxy(s3_endpoint, _once(lambda request: request.method == "PUT", "lost")) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         store = S3Store(f"s3://{bucket}/x")
-        assert store.probe() == Limits()
+        assert store.probe()._replace(clock_skew_s=None) == Limits()
         assert proxy.num_faults == 1
         assert store.names("") == []
 
