@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifact import Manifest
 from orchestrator.contract import Event
 from orchestrator.errors import StoreError
 from orchestrator.runs.ownership import OwnedStages
@@ -19,6 +18,7 @@ from orchestrator.store import Store, open_store
 from orchestrator.store.lease import LEASE_S, lease_name
 from orchestrator.store.marks import mark
 from orchestrator.store.publish import publish_manifest
+from tests.orchestrator.manifests import bare_manifest
 
 KEY = "b" * 64
 
@@ -54,19 +54,6 @@ def store(tmp_path: Path) -> Store:
 
 def stages_of(store: object, run_id: str, clock: Time | None = None) -> OwnedStages:
     return OwnedStages(store, run_id, "job", clock=clock or Time())  # type: ignore[arg-type]
-
-
-def manifest(run_id: str) -> Manifest:
-    return Manifest(
-        key=KEY,
-        stage="train",
-        kind="count",
-        recipe={},
-        params={},
-        artifacts={},
-        metrics=(),
-        provenance={"run_id": run_id},
-    )
 
 
 def _await(is_so: Callable[[], bool]) -> None:
@@ -118,11 +105,11 @@ def test_a_finished_stage_is_returned_instead_of_taken(store: Store) -> None:
     first, second = stages_of(store, "first"), stages_of(store, "second")
     first.take("train", KEY)
     assert second.take("train", KEY) is False
-    publish_manifest(store, manifest("first"))
-    assert second.take("train", KEY) == manifest("first")
+    publish_manifest(store, bare_manifest(KEY, "first"))
+    assert second.take("train", KEY) == bare_manifest(KEY, "first")
     assert second.elsewhere == {}
     first.release("train")
-    assert stages_of(store, "third").take("train", KEY) == manifest("first")
+    assert stages_of(store, "third").take("train", KEY) == bare_manifest(KEY, "first")
 
 
 def test_the_same_work_under_two_names_is_done_once(store: Store) -> None:

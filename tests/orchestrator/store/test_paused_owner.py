@@ -10,13 +10,13 @@ from unittest.mock import patch
 
 import pytest
 
-from orchestrator.artifact import Manifest
 from orchestrator.process import Process
 from orchestrator.store import Store, open_store
 from orchestrator.store.checkpoints import commit_checkpoint, fetch_newest_checkpoint
 from orchestrator.store.lease import Lease, check_owner, take_lease
 from orchestrator.store.publish import load_manifest, publish_manifest
 from orchestrator.store.training import Training
+from tests.orchestrator.manifests import bare_manifest
 
 KEY = "c" * 64
 
@@ -41,19 +41,6 @@ def _commit(store: Store, training: Training, folder: Path, text: str) -> None:
     (folder / "state").write_text(text)
     check_owner(store, KEY, training.token)
     commit_checkpoint(store, training, folder)
-
-
-def _manifest(run_id: str) -> Manifest:
-    return Manifest(
-        key=KEY,
-        stage="train",
-        kind="count",
-        recipe={},
-        params={},
-        artifacts={},
-        metrics=(),
-        provenance={"run_id": run_id},
-    )
 
 
 def _paused_at(store: Store, method: str, work: Callable[[], object]) -> int:
@@ -101,8 +88,10 @@ def test_a_seal_written_after_a_pause_does_not_count(store: Store, tmp_path: Pat
 
 def test_a_manifest_created_after_a_pause_replaces_nothing(store: Store) -> None:
     _take(store, 1)
-    paused = _paused_at(store, "create", lambda: publish_manifest(store, _manifest("first")))
+    paused = _paused_at(
+        store, "create", lambda: publish_manifest(store, bare_manifest(KEY, "first"))
+    )
     _take(store, 2)
-    assert publish_manifest(store, _manifest("second")) == _manifest("second")
+    assert publish_manifest(store, bare_manifest(KEY, "second")) == bare_manifest(KEY, "second")
     _wake(paused)
-    assert load_manifest(store, KEY) == _manifest("second")
+    assert load_manifest(store, KEY) == bare_manifest(KEY, "second")
