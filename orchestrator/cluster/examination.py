@@ -231,7 +231,7 @@ def _examine_data(question: DataQuestion) -> DataFacts:
 
 
 def _read_sample(location: str) -> Transfer | None:
-    """Read some of the data. None if they are too few to tell the speed, or made on the machine."""
+    """Read some of the data. None if they are too few for a speed, or made on the machine."""
     if not location.startswith(("/", SCHEME)):
         return None
     pieces = _pieces_in_s3(location) if location.startswith(SCHEME) else _pieces_on_disk(location)

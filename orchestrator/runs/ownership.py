@@ -199,7 +199,7 @@ class OwnedStages:
         return f"running elsewhere ({where}, {percent}since {since})"
 
     def _progress_of(self, lease: Lease) -> float | None:
-        """The part of the stage that is done, 0 to 1, as far as its run's record tells."""
+        """The part of the stage that is done, 0 to 1, as far as its run's record shows."""
         try:
             stage = load_record(self.store, lease.run_id).stages.get(lease.stage)
         except IntegrityError:

@@ -83,7 +83,7 @@ class Store(Protocol):
         """Remove `name` if it exists."""
 
     def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
-        """Remove those of `names` that exist, in any order, with few requests or several at a time.
+        """Remove the `names` that exist, in any order, with few requests or several at a time.
         Returns the names that are gone, in order.
 
         Calls `goes_on` before each request, and makes none after it has returned False.

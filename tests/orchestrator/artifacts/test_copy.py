@@ -24,7 +24,7 @@ RUN = "runs/20260101T000000-a"
 
 @pytest.fixture
 def target(tmp_path: Path, published: Published) -> Store:
-    """An empty store. The published job also has a run there is no other trace of."""
+    """An empty store. The published job also has a run that left nothing else."""
     published.store.write(f"{RUN}/run.json", b"{}")
     published.store.write(f"{RUN}/logs/pretrain/1/rank0/000001.log", b"line\n")
     published.store.write("runs/20250101T000000-b/run.json", b"of another job")
