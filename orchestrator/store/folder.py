@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.digests import PIECE_BYTES, Digests
 from orchestrator.errors import IntegrityError, StoreError, StoreRefusedError
 from orchestrator.store import disk
-from orchestrator.store.pool import for_each
+from orchestrator.store.pool import delete_each
 from orchestrator.store.protocol import Entry, Limits
 
 LEAST_FREE_BYTES = 2**24
@@ -132,13 +132,7 @@ class FolderStore:
             disk.prune(path.parent, root=self._root)
 
     def delete_many(self, names: Sequence[str], *, goes_on: Callable[[], bool]) -> list[str]:
-        def delete(name: str) -> list[str]:
-            if not goes_on():
-                return []
-            self.delete(name)
-            return [name]
-
-        return [name for gone in for_each(delete, names) for name in gone]
+        return delete_each(self.delete, names, goes_on)
 
     def clear(self, prefix: str) -> None:
         with self._errors("delete", prefix):

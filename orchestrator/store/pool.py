@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,3 +26,17 @@ def for_each(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def delete_each(
+    delete: Callable[[str], None], names: Sequence[str], goes_on: Callable[[], bool]
+) -> list[str]:
+    """Delete `names`, several at a time, as long as `goes_on`. Returns those that were deleted."""
+
+    def delete_one(name: str) -> list[str]:
+        if not goes_on():
+            return []
+        delete(name)
+        return [name]
+
+    return [name for gone in for_each(delete_one, names) for name in gone]

@@ -22,7 +22,7 @@ from orchestrator.s3 import client, failures, transfer
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
 from orchestrator.s3.transfer import Checks
-from orchestrator.store.pool import for_each
+from orchestrator.store.pool import delete_each
 from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
@@ -305,7 +305,7 @@ class S3Store(Bucket):
             if self._delete_batch(batch):
                 gone += batch
             else:
-                gone += self._delete_each(batch, goes_on)
+                gone += delete_each(self.delete, batch, goes_on)
         return gone
 
     def _delete_batch(self, names: Sequence[str]) -> bool:
@@ -327,15 +327,6 @@ class S3Store(Bucket):
         for failed in answer.get("Errors", ()):  # alone, for its error message
             self.delete(self.name_of(failed["Key"]))
         return True
-
-    def _delete_each(self, names: Sequence[str], goes_on: Callable[[], bool]) -> list[str]:
-        def delete(name: str) -> list[str]:
-            if not goes_on():
-                return []
-            self.delete(name)
-            return [name]
-
-        return [name for gone in for_each(delete, names) for name in gone]
 
     def clear(self, prefix: str) -> None:
         names = self.names(prefix)
