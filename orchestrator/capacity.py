@@ -1,12 +1,10 @@
-"""CPUs, GPUs and memory: what machines have, what stages request, and how many groups of workers
-fit. Pure."""
+"""CPUs, GPUs and memory: what machines have and what stages request. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from orchestrator.plan import PlannedStage
 from orchestrator.spec import Resources, Stage
 
 
@@ -43,16 +41,47 @@ class Capacity:
         )
         return ", ".join([f"{self.cpus:g} CPUs", *filter(None, more)])
 
+    def slots(self, worker: Capacity) -> int:
+        """The number of workers of this size that fit, at least 0."""
+        amounts = (
+            (self.cpus, worker.cpus),
+            (self.gpus, worker.gpus),
+            (self.memory_gib, worker.memory_gib),
+        )
+        # Ray counts in 1/10,000, and 0.3 // 0.1 is 2.
+        fits = [int((have + 1e-6) // want) for have, want in amounts if want]
+        return max(0, min(fits, default=0))
+
+    def largest(self, other: Capacity) -> Capacity:
+        """The larger of both in each resource."""
+        return Capacity(
+            max(self.cpus, other.cpus),
+            max(self.gpus, other.gpus),
+            max(self.memory_gib, other.memory_gib),
+        )
+
+
+NOTHING = Capacity(0, 0)
+
 
 @dataclass(frozen=True)
 class Machine:
-    """The total or free capacity of a machine in the cluster, and its labels."""
+    """A machine of the cluster: what it has, what of it is used, and its labels."""
 
     capacity: Capacity
     labels: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    """Ray's id of the machine."""
+    used: Capacity = NOTHING
 
-    def __str__(self) -> str:
-        return str(self.capacity)
+    @property
+    def free(self) -> Capacity:
+        """Negative where more is reserved than the machine has."""
+        return self.capacity - self.used
+
+    def using(self, amount: Capacity) -> Machine:
+        """The machine with `amount` used in addition."""
+        return replace(self, used=self.used + amount)
 
 
 def lacking(wanted: Capacity, free: Capacity) -> str | None:
@@ -70,8 +99,8 @@ def lacking(wanted: Capacity, free: Capacity) -> str | None:
     return "; ".join(lacks) or None
 
 
-def total_of(machines: Iterable[Machine]) -> Capacity:
-    return sum((machine.capacity for machine in machines), Capacity(0, 0))
+def total_of(amounts: Iterable[Capacity]) -> Capacity:
+    return sum(amounts, NOTHING)
 
 
 def worker_capacity(resources: Resources) -> Capacity:
@@ -83,69 +112,3 @@ def worker_capacity(resources: Resources) -> Capacity:
 def group_capacity(stage: Stage) -> Capacity:
     """The capacity of the smallest group of workers, for a stage or for one trial."""
     return worker_capacity(stage.resources) * stage.worker_counts[0]
-
-
-def choose_workers(counts: Sequence[int], worker: Capacity, *, slots: int, free: Capacity) -> int:
-    """Return the largest number in `counts` that fits in `slots` and in `free`, the capacity that
-    no other stage has reserved.
-
-    Returns at least the first number: that much was free when the stage began.
-    """
-    fitting = [count for count in counts if count <= slots and worker * count <= free]
-    return max(fitting, default=counts[0])
-
-
-def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:
-    """Explain why the cluster can never run the smallest group of the stage's workers, or return
-    None."""
-    missing = missing_room(
-        stage.stage.resources, machines, num_workers=stage.stage.worker_counts[0]
-    )
-    if missing is None:
-        return None
-    return f"{stage.name}: {missing}; reduce stages.{stage.name}.resources or use a larger cluster"
-
-
-def missing_room(
-    resources: Resources, machines: tuple[Machine, ...], *, num_workers: int
-) -> str | None:
-    """Explain why `machines` cannot run a group of `num_workers` workers now, or return None."""
-    worker, slots = worker_capacity(resources), worker_slots(resources, machines, most=num_workers)
-    if slots >= num_workers:
-        return None
-    there = (
-        "; ".join(str(machine) for machine in _fitting(resources, machines)) or "no such machine"
-    )
-    least = "at least " if len(resources.worker_range) > 1 else ""
-    labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
-    return (
-        f"needs {least}{num_workers} workers with {worker} each{labelled}, but the cluster has "
-        f"{there}, where {slots} of them fit"
-    )
-
-
-def worker_slots(resources: Resources, machines: tuple[Machine, ...], *, most: int) -> int:
-    """The number of workers that fit on `machines` now, counting at most `most` on each."""
-    worker = worker_capacity(resources)
-    return sum(
-        _slots_of(worker, machine.capacity, most) for machine in _fitting(resources, machines)
-    )
-
-
-def groups_for(
-    resources: Resources, machines: tuple[Machine, ...], *, workers: int, most: int
-) -> int:
-    """The number of groups of `workers` workers that fit on `machines` at a time, from 1 to `most`.
-
-    A worker must fit on one machine. The rests on different machines cannot be added up to another
-    group: it would wait forever for its last worker.
-    """
-    return max(1, min(most, worker_slots(resources, machines, most=workers * most) // workers))
-
-
-def _fitting(resources: Resources, machines: tuple[Machine, ...]) -> list[Machine]:
-    return [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
-
-
-def _slots_of(worker: Capacity, machine: Capacity, most: int) -> int:
-    return max(count for count in range(most + 1) if worker * count <= machine)

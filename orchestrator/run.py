@@ -14,7 +14,8 @@ from typing import NoReturn
 from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest, Metric
-from orchestrator.capacity import Machine, shortfall, total_of
+from orchestrator.capacity import Machine
+from orchestrator.cluster.admission import OwnGate, SharedGate
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.origin import Origin, find_origin
@@ -30,6 +31,7 @@ from orchestrator.errors import (
     StoppedError,
     StoreError,
 )
+from orchestrator.fleet import shortfall
 from orchestrator.interruption import can_stop, stopping
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
@@ -40,7 +42,8 @@ from orchestrator.runs.journal import Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.ownership import OwnedStages
 from orchestrator.runs.record import RunState
-from orchestrator.schedule import Block, Start, State, decide, find_waits
+from orchestrator.schedule import Block, Start, State
+from orchestrator.stage_queue import StageQueue
 from orchestrator.stage_threads import StageThreads
 from orchestrator.store.lease import LEASE_S, find_owner
 from orchestrator.store.marks import await_unmarked
@@ -93,6 +96,8 @@ class Run:
     logs: LogSettings = DEFAULT_LOGS
     waits: bool = True
     """Whether to wait for a stage that another run works on."""
+    lengths_s: Mapping[str, float] = field(default_factory=dict)
+    """By stage, the expected time from its start to the end of the last stage that needs it."""
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
 
@@ -183,12 +188,14 @@ class Run:
     def _loop(self, cluster: Cluster, signals: Signals) -> None:
         machines = cluster.machines()
         self._refuse_the_impossible(machines)
-        ledger = Ledger(total_of(machines))
-        channel = EventChannel(self.journal.record.run_id)
-        watch = RequestWatch(self.store, self.journal.record.run_id, every_s=self.cancel_poll_s)
-        with watch as requests:
+        run_id = self.journal.record.run_id
+        ledger = Ledger(run_id, OwnGate() if cluster.own is not None else SharedGate())
+        queue = StageQueue(self.plan, ledger, cluster.machines, self.lengths_s)
+        channel = EventChannel(run_id)
+        watch = RequestWatch(self.store, run_id, every_s=self.cancel_poll_s)
+        with ledger, watch as requests:
             while self._is_unfinished:
-                self._decide(channel, ledger)
+                self._decide(channel, queue)
                 self._await_news(channel, ledger)
                 if signals.count or WHOLE_RUN in requests.names:
                     how = "interrupted" if signals.count else "cancelled"
@@ -197,20 +204,19 @@ class Run:
                 for name in self.owned.lost & self.stages.running.keys():
                     channel.request_stop(name)
 
-    def _decide(self, channel: EventChannel, ledger: Ledger) -> None:
+    def _decide(self, channel: EventChannel, queue: StageQueue) -> None:
         """Start and block the stages that can start or can no longer run."""
         waiting = [name for name in self.owned.elsewhere if not self.owned.is_due(name)]
-        found = decide(self.plan, self.journal.states, free=ledger.free, elsewhere=waiting)
+        found = queue.decide(self.journal.states, elsewhere=waiting)
         decisions = [one for one in found if isinstance(one, Block) or self._owns(one.stage)]
-        starts = [decision for decision in decisions if isinstance(decision, Start)]
-        # Reserve capacity for all of them before the first begins, which may take the rest.
-        for start in starts:
-            ledger.take(start.stage.name, start.capacity)
+        # Reserve machines for all of them before the first begins, which may take the rest.
+        for one in decisions:
+            if isinstance(one, Start):
+                queue.ledger.take(one.stage.name, one.stage.stage.resources, one.placement)
         for decision in decisions:
-            self._carry_out(decision, channel, ledger)
+            self._carry_out(decision, channel, queue.ledger)
         elsewhere = self.owned.elsewhere
-        waits = find_waits(self.plan, self.journal.states, free=ledger.free, elsewhere=elsewhere)
-        self.journal.wait(waits)
+        self.journal.wait(queue.find_waits(self.journal.states, elsewhere=elsewhere))
 
     def _owns(self, planned: PlannedStage) -> bool:
         """Whether this run may start a stage now. Otherwise another run works on it or has
@@ -317,6 +323,7 @@ class Run:
             self.owned.release(start.stage.name)
             ledger.release(start.stage.name)
             del self.stages.running[start.stage.name]
+        ledger.report_if_due()
         self.progress.export_if_due()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
@@ -355,6 +362,7 @@ class Run:
             store=self.store,
             channel=channel,
             ledger=ledger,
+            length_s=self.lengths_s.get(decision.stage.name, 0),
             provenance=provenance,
             records=self.origin.records,
             logs=self.logs,

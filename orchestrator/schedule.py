@@ -1,13 +1,14 @@
-"""Decide which stages start next and with what capacity. Pure: decisions are values."""
+"""Decide which stages start next and on which machines. Pure: decisions are values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from orchestrator.capacity import Capacity, group_capacity, lacking
+from orchestrator.capacity import Machine, group_capacity, lacking, total_of
+from orchestrator.fleet import Placement, Vacancies, idle, missing_room, usable_machines
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import TuneParams
 
@@ -32,11 +33,11 @@ HAS_NO_RESULT = (State.FAILED, State.CANCELLED, State.BLOCKED)
 
 @dataclass(frozen=True)
 class Start:
-    """Start `stage`, which initially takes `capacity`. `slots` is the number of trials at a time of
-    a search."""
+    """Start `stage`, for which the run first reserves `placement`. `slots` is the number of trials
+    at a time of a search."""
 
     stage: PlannedStage
-    capacity: Capacity
+    placement: Placement
     slots: int
 
 
@@ -48,73 +49,114 @@ class Block:
     why: str
 
 
-def decide(
-    plan: Plan,
-    states: Mapping[str, State],
-    *,
-    free: Capacity,
-    elsewhere: Collection[str] = frozenset(),
-) -> Iterator[Start | Block]:
-    """Yield the decisions for now. The stages `elsewhere` are running in another run.
+@dataclass(frozen=True)
+class Queue:
+    """What decides in which order stages start that are ready at the same time."""
 
-    A stage starts once the stages that it needs are finished and its minimum capacity is free. If
-    it can use more, it takes more when its group starts (`choose_workers`), so that first as many
-    stages as possible begin.
+    lengths_s: Mapping[str, float] = field(default_factory=dict)
+    """By stage, the time from its start to the end of the last stage that needs it."""
+    overdue: frozenset[str] = frozenset()
+    """The stages that have waited so long that machines are kept for them."""
+    elsewhere: Collection[str] = frozenset()
+    """The stages that are running in another run."""
+
+    def sort(self, ready: Sequence[PlannedStage]) -> list[PlannedStage]:
+        """Return the stages in the order in which they may start: those on the longest path
+        first."""
+        return sorted(ready, key=lambda planned: -self.lengths_s.get(planned.name, 0))
+
+
+def decide(
+    plan: Plan, states: Mapping[str, State], *, machines: Sequence[Machine], queue: Queue
+) -> Iterator[Start | Block]:
+    """Yield the decisions for now. `machines` are used by the stages of this run.
+
+    A stage starts once the stages that it needs are finished and there is room for its smallest
+    group. If it can use more, it takes more when its group starts (`Room`), so that first as many
+    stages as possible begin. A stage that no longer fits on any machine starts too: it waits for
+    machines that join, and fails with a clear message if none do.
     """
     for planned in plan.stages:
-        if states[planned.name] is not State.WAITING:
-            continue
-        broken = [name for name in planned.stage.needs if states[name] in HAS_NO_RESULT]
-        if broken:
+        if states[planned.name] is State.WAITING and (broken := _broken(planned, states)):
             yield Block(planned, f"it needs {', '.join(broken)}")
+    vacancies = Vacancies(machines)
+    for planned in queue.sort(ready_stages(plan, states)):
+        if planned.name in queue.elsewhere:
             continue
-        if planned.name in elsewhere or not all(
-            states[name].is_final for name in planned.stage.needs
-        ):
-            continue
-        slots = _slots(planned, free)
-        if slots:
-            capacity = group_capacity(planned.stage) * slots
-            free -= capacity
-            yield Start(planned, capacity, slots)
+        start = _start(planned, vacancies)
+        if start is not None:
+            yield start
+        elif planned.name in queue.overdue:
+            resources, counts = planned.stage.resources, planned.stage.worker_counts
+            vacancies.claim(resources, num_workers=counts[0])
+
+
+def ready_stages(plan: Plan, states: Mapping[str, State]) -> list[PlannedStage]:
+    """Return the waiting stages that need no other stage any more."""
+    return [
+        planned
+        for planned in plan.stages
+        if states[planned.name] is State.WAITING
+        and not _unfinished(planned, states)
+        and not _broken(planned, states)
+    ]
 
 
 def find_waits(
     plan: Plan,
     states: Mapping[str, State],
     *,
-    free: Capacity,
+    machines: Sequence[Machine],
     elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return what each waiting stage waits for, by its name: `needs pretrain` for unfinished
     stages, `needs 8 GPUs, 4 free`, or the text in `elsewhere`.
 
-    `free` is what is left after the stages that start now took theirs.
+    `machines` are also used by the stages that start now.
     """
     waits: dict[str, str] = {}
     for planned in plan.stages:
         if states[planned.name] is not State.WAITING:
             continue
-        unfinished = [name for name in planned.stage.needs if not states[name].is_final]
         if planned.name in elsewhere:
             waits[planned.name] = elsewhere[planned.name]
-            continue
-        lack = lacking(group_capacity(planned.stage), free)
-        reason = ", ".join(unfinished) or lack
-        if reason is not None:
-            waits[planned.name] = f"needs {reason}"
+        elif unfinished := _unfinished(planned, states):
+            waits[planned.name] = f"needs {', '.join(unfinished)}"
+        elif (reason := _lack(planned, machines)) is not None:
+            waits[planned.name] = reason
     return waits
 
 
-def _slots(planned: PlannedStage, free: Capacity) -> int:
-    """The number of the stage's worker groups that fit now, up to 1 or a search's number of
-    trials."""
-    search = planned.stage.search
-    wanted = 1 if search is None else _wanted_trials(search)
-    group = group_capacity(planned.stage)
-    while wanted and not group * wanted <= free:
-        wanted -= 1
-    return wanted
+def _lack(planned: PlannedStage, machines: Sequence[Machine]) -> str | None:
+    """Return why a ready stage does not start. None if it starts at once."""
+    resources, num_workers = planned.stage.resources, planned.stage.worker_counts[0]
+    usable = usable_machines(resources, machines, num_workers=num_workers)
+    free = total_of(machine.free for machine in usable)
+    lack = lacking(group_capacity(planned.stage), free)
+    if lack is not None:
+        return f"needs {lack}"
+    return missing_room(resources, machines, num_workers=num_workers)
+
+
+def _unfinished(planned: PlannedStage, states: Mapping[str, State]) -> list[str]:
+    return [name for name in planned.stage.needs if not states[name].is_final]
+
+
+def _broken(planned: PlannedStage, states: Mapping[str, State]) -> list[str]:
+    return [name for name in planned.stage.needs if states[name] in HAS_NO_RESULT]
+
+
+def _start(planned: PlannedStage, vacancies: Vacancies) -> Start | None:
+    """Place the stage, and of a search as many trials as fit, or return None."""
+    stage, workers = planned.stage, planned.stage.worker_counts[0]
+    wanted = 1 if stage.search is None else _wanted_trials(stage.search)
+    for slots in range(wanted, 0, -1):
+        placement = vacancies.take(stage.resources, num_workers=workers * slots)
+        if placement is not None:
+            return Start(planned, placement, slots)
+    if missing_room(stage.resources, idle(vacancies.machines), num_workers=workers) is None:
+        return None
+    return Start(planned, {}, 1)
 
 
 def _wanted_trials(params: TuneParams) -> int:

@@ -48,6 +48,8 @@ class Attempt:
     resources: Resources
     workers: int
     """The number of workers chosen from the range in `resources`."""
+    selectors: tuple[Mapping[str, str], ...]
+    """Ray's label selector of each worker."""
     metric: str
     """The kind's first metric. Its value is the score of a checkpoint."""
     keep_best: int

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Cluster:
     head: HeadWatch
 
     def machines(self) -> tuple[Machine, ...]:
-        """The machines of the cluster, except those that are leaving, with all their resources."""
+        """The machines of the cluster, except those that are leaving."""
         return all_machines()
 
     def loss(self) -> str | None:
@@ -75,15 +75,13 @@ def _loss_of(process: str, exit_code: int) -> str:
 
 
 def all_machines() -> tuple[Machine, ...]:
-    """The machines of the connected cluster with all their resources, except those that are gone or
-    leaving."""
-    return tuple(machine_of(node) for node in all_nodes())
-
-
-def free_machines() -> tuple[Machine, ...]:
-    """The same machines with their free resources, about a second old."""
+    """The machines of the connected cluster with what is used of them, about a second old. Without
+    those that are gone or leaving."""
     free = available_resources_per_node()
-    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in all_nodes())
+    return tuple(
+        replace(machine, used=machine.capacity - _capacity(free.get(machine.name, {})))
+        for machine in map(machine_of, all_nodes())
+    )
 
 
 def all_nodes() -> list[dict[str, Any]]:
@@ -105,14 +103,13 @@ def is_leaving() -> bool:
 
 def machine_of(node: Mapping[str, Any]) -> Machine:
     """The machine with all its resources."""
-    return _machine(node["Resources"], node)
+    return Machine(_capacity(node["Resources"]), node.get("Labels", {}), node["NodeID"])
 
 
-def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine:
-    capacity = Capacity(
+def _capacity(resources: Mapping[str, float]) -> Capacity:
+    return Capacity(
         resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", 0) / 2**30
     )
-    return Machine(capacity, node.get("Labels", {}))
 
 
 @contextmanager

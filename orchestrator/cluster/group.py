@@ -109,7 +109,7 @@ def _trainer(
             num_workers=attempt.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker={"CPU": float(resources.cpus_per_worker), **gpus, **memory},
-            label_selector=resources.labels or None,
+            label_selector=[dict(selector) for selector in attempt.selectors],
         ),
         run_config=RunConfig(
             name=attempt.ray_name,

@@ -8,9 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
-from orchestrator.capacity import Machine, worker_slots
+from orchestrator.capacity import Machine
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.errors import DataError
+from orchestrator.fleet import place
 from orchestrator.spec import Job, Stage, template_params
 from orchestrator.store.outside import digest_outside
 
@@ -54,7 +55,9 @@ def questions_of_driver(job: Job) -> tuple[DataQuestion, ...]:
 def questions_of_machine(job: Job, machine: Machine) -> tuple[DataQuestion, ...]:
     """Return the data of the stages whose workers fit on a machine."""
     stages = [
-        stage for stage in job.stages.values() if worker_slots(stage.resources, (machine,), most=1)
+        stage
+        for stage in job.stages.values()
+        if place(stage.resources, (machine,), num_workers=1) is not None
     ]
     return questions_of_stages(job, stages)
 

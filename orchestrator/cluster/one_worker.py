@@ -51,7 +51,7 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
             num_cpus=resources.cpus_per_worker,
             num_gpus=resources.gpus_per_worker,
             memory=resources.memory_bytes_per_worker or None,
-            label_selector=resources.labels or None,
+            label_selector=dict(attempt.selectors[0]) or None,
             max_concurrency=2,  # so that `run` does not use the main thread of the process
         )
         .remote()

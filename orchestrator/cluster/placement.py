@@ -1,78 +1,117 @@
-"""Find resources for a stage's workers: what this run's stages have reserved, and what is free on
-the cluster, which others may use too."""
+"""Find machines for a stage's workers: what this run's stages have reserved, and what is free on
+the cluster, which other runs and other users may use too."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
 
-from orchestrator.capacity import (
-    Capacity,
-    choose_workers,
-    missing_room,
-    total_of,
-    worker_capacity,
-    worker_slots,
-)
+from orchestrator.admission import Asker, Request
+from orchestrator.capacity import NOTHING, Capacity, Machine, worker_capacity
+from orchestrator.cluster.admission import Gate, OwnGate
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.connection import all_machines, free_machines
+from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, StoppedError
+from orchestrator.fleet import Placement, usable_machines
 from orchestrator.spec import Resources
 
 CHECK_INTERVAL_S = 1.0
 REPORT_AFTER_S = 1.5
 """The resources of a lost group become free within this time, so a shorter wait is not reported."""
 REPORT_INTERVAL_S = 60.0
-LEDGER_SETTLE_S = 5.0
+SETTLE_S = 5.0
 """How long a stage with a range of workers waits for its maximum. The resources of a group that has
 just ended become free within a second or two."""
+REPORT_RUN_S = 10.0
+MACHINE_LABEL = "ray.io/node-id"
+"""The label that Ray gives each machine."""
 
 
+@dataclass(frozen=True)
+class _Reserved:
+    placement: Placement
+    worker: Capacity
+    is_admitted: bool = False
+
+
+@dataclass
 class Ledger:
-    """The resources that each running stage of the run has reserved, so that no two stages use the
-    same. Thread-safe."""
+    """What each running stage of the run has reserved, so that no two stages use the same.
+    Thread-safe."""
 
-    def __init__(self, total: Capacity) -> None:
-        self._total = total
-        self._held: dict[str, Capacity] = {}
-        self._lock = threading.Lock()
+    run_id: str = ""
+    gate: Gate = field(default_factory=OwnGate)
+    _reserved: dict[str, _Reserved] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _reported_s: float = float("-inf")
 
-    @property
-    def free(self) -> Capacity:
+    def take(self, stage: str, resources: Resources, placement: Placement) -> None:
+        """Reserve machines for a stage that starts. Its group may get others."""
         with self._lock:
-            return self._total - sum(self._held.values(), Capacity(0, 0))
-
-    def take(self, stage: str, capacity: Capacity) -> None:
-        with self._lock:
-            self._held[stage] = capacity
+            self._reserved[stage] = _Reserved(placement, worker_capacity(resources))
 
     def release(self, stage: str) -> None:
         with self._lock:
-            self._held.pop(stage, None)
+            self._reserved.pop(stage, None)
+        self.gate.withdraw(Asker(self.run_id, stage))
 
-    def resize(
-        self, stage: str, counts: Sequence[int], worker: Capacity, *, slots: int, total: Capacity
-    ) -> int:
-        """Reserve for `stage` the largest number of workers in `counts` that fits now; return it.
-
-        `total` is what the cluster has now, because machines join and leave.
-        """
+    def used(self, machines: Iterable[Machine]) -> tuple[Machine, ...]:
+        """The machines with what the stages of this run have reserved on them."""
         with self._lock:
-            others = sum(
-                (held for name, held in self._held.items() if name != stage), Capacity(0, 0)
-            )
-            chosen = choose_workers(counts, worker, slots=slots, free=total - others)
-            self._held[stage] = worker * chosen
-            return chosen
+            reserved = _by_machine(self._reserved.values())
+        return tuple(
+            replace(machine, used=reserved.get(machine.name, NOTHING)) for machine in machines
+        )
+
+    def ask(
+        self, stage: str, resources: Resources, counts: tuple[int, ...], *, length_s: float
+    ) -> Placement | str:
+        """Ask for the largest group of the stage that may start now, and reserve its machines.
+        Returns why it has to wait if it has to."""
+        with self._lock:
+            others = [
+                one for name, one in self._reserved.items() if name != stage and not one.is_admitted
+            ]
+        asker, reserved = Asker(self.run_id, stage), _by_machine(others)
+        request = Request(asker, resources, counts, length_s=length_s, reserved=reserved)
+        answer = self.gate.ask(request, all_machines())
+        if not isinstance(answer, str):
+            with self._lock:
+                worker = worker_capacity(resources)
+                self._reserved[stage] = _Reserved(answer, worker, is_admitted=True)
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.gate.leave(self.run_id)
+
+    def report_if_due(self) -> None:
+        """Tell the gate at least every `REPORT_RUN_S` that the run still exists."""
+        if time.monotonic() - self._reported_s >= REPORT_RUN_S:
+            self._reported_s = time.monotonic()
+            self.gate.report(self.run_id)
+
+
+def _by_machine(reserved: Iterable[_Reserved]) -> Mapping[str, Capacity]:
+    found: dict[str, Capacity] = defaultdict(lambda: NOTHING)
+    for one in reserved:
+        for name, count in one.placement.items():
+            found[name] += one.worker * count
+    return dict(found)
 
 
 @dataclass(frozen=True)
 class Room:
-    """Finds resources for the worker groups of one stage."""
+    """Finds machines for the worker groups of one stage."""
 
     stage: str
     resources: Resources
@@ -80,46 +119,69 @@ class Room:
     """The allowed numbers of workers in a group, ascending."""
     ledger: Ledger
     channel: EventChannel
+    length_s: float = 0
+    """The time to the end of the last stage that needs this one."""
 
-    def take(self, attempt: Attempt) -> int:
-        """Wait until the smallest group fits on the cluster, then reserve the largest that fits.
+    def take(self, attempt: Attempt) -> Placement:
+        """Wait until the smallest group may start, then reserve the largest that fits.
 
-        Returns the number of workers. Ray itself would wait forever without a message. Raises
-        ClusterError after `resources.max_wait_min`, or StoppedError if the
-        stage is asked to stop.
+        Ray itself would wait forever without a message. Raises ClusterError after
+        `resources.max_wait_min`, or StoppedError if the stage is asked to stop.
         """
-        self._await_least(attempt)
-        if len(self.counts) == 1:
-            return self.counts[0]
-        deadline_s = time.monotonic() + LEDGER_SETTLE_S
-        while (chosen := self._resize()) < self.counts[-1] and time.monotonic() < deadline_s:
+        placement = self._await_least(attempt)
+        deadline_s = time.monotonic() + SETTLE_S
+        while sum(placement.values()) < self.counts[-1] and time.monotonic() < deadline_s:
             time.sleep(CHECK_INTERVAL_S)
-        return chosen
+            answer = self._ask()
+            placement = self._await_least(attempt) if isinstance(answer, str) else answer
+        return placement
 
-    def _resize(self) -> int:
-        slots = worker_slots(self.resources, free_machines(), most=self.counts[-1])
-        worker, total = worker_capacity(self.resources), total_of(all_machines())
-        return self.ledger.resize(self.stage, self.counts, worker, slots=slots, total=total)
+    def _ask(self) -> Placement | str:
+        return self.ledger.ask(self.stage, self.resources, self.counts, length_s=self.length_s)
 
-    def _await_least(self, attempt: Attempt) -> None:
+    def _await_least(self, attempt: Attempt) -> Placement:
         start_s = time.monotonic()
         reported_s = start_s + REPORT_AFTER_S - REPORT_INTERVAL_S
-        while (
-            missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])
-        ) is not None:
+        while isinstance(answer := self._ask(), str):
             now_s = time.monotonic()
             # Report before the deadline check: if an actor starts slowly, this may already be the
             # second check.
             if now_s - reported_s > REPORT_INTERVAL_S:
-                event = Event(f"waiting for resources: {missing} now")
-                self.channel.send(attempt.says(event, waits_for=missing))
+                event = Event(f"waiting for resources: {answer}")
+                self.channel.send(attempt.says(event, waits_for=answer))
                 reported_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
-                    f"waited {self.resources.max_wait_min:g} minutes for resources: {missing} now; "
+                    f"waited {self.resources.max_wait_min:g} minutes for resources: {answer}; "
                     "run the same command again later, or change "
                     f"stages.{attempt.stage}.resources (its max_wait_min is this limit)"
                 )
             if self.channel.is_stopping(attempt.stage):
                 raise StoppedError("stopped while waiting for resources")
             time.sleep(CHECK_INTERVAL_S)
+        return answer
+
+
+def pinned_selectors(resources: Resources, placement: Placement) -> tuple[Mapping[str, str], ...]:
+    """Return a label selector for each worker: Ray then starts it where it was admitted."""
+    return tuple(
+        {**resources.selector, MACHINE_LABEL: name}
+        for name, count in placement.items()
+        for _ in range(count)
+    )
+
+
+def roaming_selector(
+    resources: Resources, machines: Iterable[Machine], *, num_workers: int
+) -> Mapping[str, str]:
+    """Return the label selector of workers that Ray may start on any usable machine, also on one
+    that joins later."""
+    machines = tuple(machines)
+    usable = usable_machines(resources, machines, num_workers=num_workers)
+    if resources.gpus_per_worker or any(machine.capacity.gpus for machine in usable):
+        return resources.selector
+    avoided = [machine.name for machine in machines if machine.capacity.gpus]
+    return {
+        **resources.selector,
+        **({MACHINE_LABEL: f"!in({','.join(avoided)})"} if avoided else {}),
+    }

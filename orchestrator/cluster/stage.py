@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.artifact import Artifact, Manifest, Ref
-from orchestrator.capacity import groups_for
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
@@ -38,10 +37,11 @@ from orchestrator.cluster.failures import (
 )
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.origin import Records
-from orchestrator.cluster.placement import Ledger, Room
+from orchestrator.cluster.placement import Ledger, Room, pinned_selectors, roaming_selector
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, FailedWorker, JobError, LeaseLostError, StoreError
+from orchestrator.fleet import groups_for
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
@@ -74,13 +74,15 @@ def run_stage(
     store: Store,
     channel: EventChannel,
     ledger: Ledger,
+    length_s: float,
     provenance: Mapping[str, JsonValue],
     records: Records,
     logs: LogSettings,
     token: int,
 ) -> Manifest:
     """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time,
-    `token` that of the run's lease on the stage. Raises OrchestratorError."""
+    `length_s` the time to the end of the last stage that needs this one, `token` that of the run's
+    lease on the stage. Raises OrchestratorError."""
     training = Training(training_name(planned.key), token)
     runs = note_run(store, training.folder, str(provenance["run_id"]))
     earlier = earlier_attempts(
@@ -97,14 +99,16 @@ def run_stage(
     num_trials = stage.search.size if stage.search is not None else 1
     attempt = replace(attempt, logs=replace(logs, num_trials=num_trials), records=records)
     if stage.search is not None:
-        room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
-        attempt = begin_attempt(replace(attempt, workers=room.take(attempt)), time.time())
+        room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel, length_s)
+        workers = sum(room.take(attempt).values())
+        attempt = begin_attempt(replace(attempt, workers=workers), time.time())
         note_attempts(store, attempt)
         (metric,) = stage.metrics
         _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
     else:
         counts = _usable_counts(stage, attempt.params)
-        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel), store)
+        room = Room(stage.name, stage.resources, counts, ledger, channel, length_s)
+        train(attempt, channel, room, store)
     manifest = load_manifest(store, planned.key)
     assert manifest is not None, "rank 0 publishes the manifest before its group ends"
     _clear(store, attempt, channel)
@@ -124,7 +128,10 @@ def _search(
     attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel
 ) -> None:
     search, publish_result = _import_search()
-    slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=most_slots)
+    resources, workers, machines = attempt.resources, attempt.workers, all_machines()
+    slots = groups_for(resources, machines, workers=workers, most=most_slots)
+    selector = roaming_selector(resources, machines, num_workers=workers)
+    attempt = replace(attempt, selectors=(selector,) * workers)
     with scratch_folder("orchestrator-tune-") as scratch:
         result, models = search(
             attempt, params, metric, slots=slots, channel=channel, scratch=scratch
@@ -187,6 +194,7 @@ def make_attempt(
         seed=stage.seed,
         resources=stage.resources,
         workers=stage.worker_counts[0],
+        selectors=(stage.resources.selector,) * stage.worker_counts[0],
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
         # A trial keeps only its newest checkpoint: the search compares trials, not their epochs.
         keep_best=kind.keep_best(params) if stage is source else 0,
@@ -274,8 +282,14 @@ def _import_group() -> Any:
 
 
 def _sized(attempt: Attempt, room: Room) -> Attempt:
-    workers = room.take(attempt)
-    return replace(attempt, workers=workers, provenance={**attempt.provenance, "workers": workers})
+    placement = room.take(attempt)
+    workers = sum(placement.values())
+    return replace(
+        attempt,
+        workers=workers,
+        selectors=pinned_selectors(room.resources, placement),
+        provenance={**attempt.provenance, "workers": workers},
+    )
 
 
 def _of(counts: tuple[int, ...]) -> str:

@@ -63,8 +63,9 @@ def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
         "GPU": resources.gpus_per_worker,
         "memory": resources.memory_bytes_per_worker,
     }
-    labels = {"bundle_label_selector": [resources.labels]} if resources.labels else {}
-    return tune.with_resources(trial, tune.PlacementGroupFactory([bundle], **labels))
+    selectors = [dict(selector) for selector in attempt.selectors]
+    factory = tune.PlacementGroupFactory([bundle], bundle_label_selector=selectors)
+    return tune.with_resources(trial, factory)
 
 
 def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:

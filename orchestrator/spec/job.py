@@ -56,6 +56,8 @@ ExpectationText = Annotated[
 
 
 Count = Annotated[int, Field(ge=1)]
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""The label that Ray gives each machine with GPUs."""
 
 
 class Resources(Params):
@@ -71,11 +73,14 @@ class Resources(Params):
     """How workers exchange gradients; None: nccl on GPUs, gloo on CPUs."""
     memory_gib_per_worker: Annotated[float, Field(ge=0)] = 0
     """Memory that Ray reserves for each worker. 0 reserves none."""
+    accelerator: str | None = None
+    """The type of the GPUs, such as `H100`: the label `ray.io/accelerator-type` of a machine."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a machine must have to run a worker, such as `{accelerator-type: H100}`. This is
-    Ray's label selector."""
+    """Labels that a machine must have to run a worker, such as `{zone: a}`. This is Ray's label
+    selector: `!a`, `in(a, b)` and `!in(a, b)` are possible, too."""
     max_wait_min: Annotated[float, Field(gt=0)] = 60
-    """Minutes that the stage waits for free resources on a shared cluster before it fails."""
+    """Minutes that the stage waits for free resources on a shared cluster, or for machines that an
+    autoscaler starts, before it fails. After a quarter of it, smaller stages no longer go first."""
     collective_timeout_min: Annotated[float, Field(gt=0)] = 10
     """Minutes that workers wait for each other to exchange gradients before the attempt counts as
     lost."""
@@ -86,6 +91,12 @@ class Resources(Params):
         return round(self.memory_gib_per_worker * 2**30)
 
     @property
+    def selector(self) -> dict[str, str]:
+        """Ray's label selector for the machines of the workers."""
+        accelerator = {} if self.accelerator is None else {ACCELERATOR_LABEL: self.accelerator}
+        return {**self.labels, **accelerator}
+
+    @property
     def worker_range(self) -> range:
         """The allowed numbers of workers in a group."""
         least, most = (
@@ -94,7 +105,7 @@ class Resources(Params):
         return range(least, most + 1)
 
     def checks(self) -> tuple[Check, ...]:
-        return (self._least_before_most, self._whole_above_one)
+        return (self._least_before_most, self._whole_above_one, self._accelerator_has_gpus)
 
     def _least_before_most(self) -> Iterator[Misfit]:
         if not self.worker_range:
@@ -108,6 +119,11 @@ class Resources(Params):
                 f"gpus_per_worker above 1 must be a whole number, not {self.gpus_per_worker:g}"
             )
             yield Misfit(("gpus_per_worker",), message)
+
+    def _accelerator_has_gpus(self) -> Iterator[Misfit]:
+        if self.accelerator is not None and not self.gpus_per_worker:
+            message = f"accelerator {self.accelerator} needs gpus_per_worker above 0"
+            yield Misfit(("accelerator",), message)
 
 
 Occasion = Literal["failed", "done", "missed"]

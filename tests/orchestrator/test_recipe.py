@@ -59,6 +59,7 @@ def make_attempt(folder: Path, name: str) -> Attempt:
         seed=0,
         resources=Resources(),
         workers=1,
+        selectors=(),
         metric="top1",
         keep_best=0,
         inputs={},

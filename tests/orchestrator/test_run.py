@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import pytest
 
 from orchestrator.artifact import Manifest
-from orchestrator.capacity import Capacity
 from orchestrator.errors import ClusterError, DivergedError, StageError
 from orchestrator.monitoring.tally import Tally
 from orchestrator.plan import Verdict
@@ -71,7 +70,7 @@ def test_ids_of_runs_sort_by_time_across_time_zones() -> None:
 def test_only_diverged_training_counts_as_a_loss_that_is_not_finite(
     run: Run, error: StageError, count: int
 ) -> None:
-    run._record_end(Start(run.plan.stages[0], Capacity(1, 0, 0), slots=1), error)
+    run._record_end(Start(run.plan.stages[0], {}, slots=1), error)
     readings = run.progress.tally.readings(run.journal.record, now_s=0, has_ended=False)
     assert [one.value for one in readings if one.name == "nonfinite_losses"] == [count]
 

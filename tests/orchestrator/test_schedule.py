@@ -6,20 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.capacity import (
-    Capacity,
-    Machine,
-    choose_workers,
-    groups_for,
-    lacking,
-    missing_room,
-    shortfall,
-    worker_slots,
-)
+from orchestrator.capacity import Capacity, Machine, lacking
+from orchestrator.fleet import shortfall
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
-from orchestrator.schedule import Block, Start, State, decide, find_waits
-from orchestrator.spec import Resources, load_job
+from orchestrator.schedule import Block, Queue, Start, State, decide, find_waits
+from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
 
@@ -33,6 +25,10 @@ stages:
   b: {kind: count, data: data, source: a.count}
   c: {kind: count, data: data, source: b.count}
 """
+
+
+IN_ORDER = Queue()
+"""The order of the file."""
 
 
 @pytest.fixture
@@ -52,11 +48,25 @@ def _states(plan: Plan, **states: State) -> dict[str, State]:
     return {planned.name: states.get(planned.name, State.WAITING) for planned in plan.stages}
 
 
+def machines_with(*cpus: float) -> tuple[Machine, ...]:
+    """Machines named m0, m1 and so on, with 16 CPUs each, of which so many are free."""
+    total = Capacity(16, 0)
+    return tuple(
+        Machine(total, name=f"m{index}", used=total - Capacity(free, 0))
+        for index, free in enumerate(cpus)
+    )
+
+
+def _starts(
+    plan: Plan, states: dict[str, State], machines: tuple[Machine, ...], queue: Queue = IN_ORDER
+) -> list[Start]:
+    decisions = decide(plan, states, machines=machines, queue=queue)
+    return [decision for decision in decisions if isinstance(decision, Start)]
+
+
 def _started(plan: Plan, states: dict[str, State], cpus: float) -> dict[str, int]:
-    decisions = decide(plan, states, free=Capacity(cpus, 0))
-    return {
-        decision.stage.name: decision.slots for decision in decisions if isinstance(decision, Start)
-    }
+    """The number of trials at a time of each stage that starts, on one machine."""
+    return {start.stage.name: start.slots for start in _starts(plan, states, machines_with(cpus))}
 
 
 def test_independent_stages_start_together_if_cpus_are_free(plan: Plan) -> None:
@@ -77,62 +87,22 @@ def test_stage_waits_for_the_stages_that_it_needs(plan: Plan) -> None:
 
 def test_stages_that_need_a_failed_one_are_blocked(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.FAILED)
-    (block,) = decide(plan, states, free=Capacity(16, 0))
+    (block,) = decide(plan, states, machines=machines_with(16), queue=Queue())
     assert isinstance(block, Block)
     assert block.stage.name == "b"
     assert block.why == "it needs a"
 
 
-def _machine(cpus: float, gpus: float = 0, memory_gib: float = 0, **labels: str) -> Machine:
-    return Machine(Capacity(cpus, gpus, memory_gib), labels)
-
-
-def test_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None:
-    machines = (_machine(3), _machine(1))
-    assert shortfall(plan["b"], machines) is None
-    assert shortfall(plan["a"], (_machine(2), _machine(2))) is None
-    reason = shortfall(plan["a"], machines)
-    assert reason is not None
-    assert (
-        "a: needs 2 workers with 2 CPUs each, but the cluster has 3 CPUs; 1 CPUs, where 1 of them "
-        "fit" in reason
-    )
-
-
-def test_workers_need_machines_with_labels_and_memory() -> None:
-    resources = Resources(
-        workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"}
-    )
-    roomy, narrow, elsewhere = (
-        _machine(8, 4, 64, zone="a"),
-        _machine(8, 4, 20, zone="a"),
-        _machine(8, 4, 64, zone="b"),
-    )
-    assert missing_room(resources, (roomy,), num_workers=2) is None
-    assert missing_room(resources, (narrow, narrow), num_workers=2) is None
-    assert missing_room(resources, (narrow, elsewhere), num_workers=2) == (
-        "needs 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
-        "but the cluster has 8 CPUs, 4 GPUs, 20 GiB, where 1 of them fit"
-    )
-    assert "the cluster has no such machine, where 0 of them fit" in str(
-        missing_room(resources, (elsewhere,), num_workers=2)
-    )
-
-
 def test_stage_with_a_worker_range_starts_with_its_minimum(tmp_path: Path) -> None:
     plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
-    (start,) = (
-        decision
-        for decision in decide(plan, _states(plan, search=State.DONE), free=Capacity(3, 0))
-        if isinstance(decision, Start)
-    )
-    assert start.capacity == Capacity(2, 0)
-    assert shortfall(plan["a"], (_machine(2),)) is None
+    (start,) = _starts(plan, _states(plan, search=State.DONE), machines_with(3))
+    assert start.placement == {"m0": 2}
+    assert shortfall(plan["a"], (Machine(Capacity(2, 0)),)) is None
     reason = (
         "a: needs at least 2 workers with 1 CPUs each, but the cluster has 1 CPUs, where 1 of "
         "them fit"
     )
-    assert reason in str(shortfall(plan["a"], (_machine(1),)))
+    assert reason in str(shortfall(plan["a"], (Machine(Capacity(1, 0)),)))
 
 
 def test_worker_range_keeps_the_counts_that_fit(tmp_path: Path) -> None:
@@ -149,42 +119,16 @@ def test_trials_use_the_minimum_of_a_worker_range(tmp_path: Path) -> None:
     assert _started(plan, _states(plan, a=State.RUNNING), 7) == {"search": 3}
 
 
-@pytest.mark.parametrize(
-    ("slots", "cpus", "chosen"),
-    [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
-)
-def test_group_size_fits_machines_and_other_stages(slots: int, cpus: float, chosen: int) -> None:
-    worker = Capacity(2, 0)
-    assert choose_workers((2, 3, 4), worker, slots=slots, free=Capacity(cpus, 0)) == chosen
-
-
-def test_worker_slots_count_only_machines_with_the_labels() -> None:
-    resources = Resources(workers=(1, 8), cpus_per_worker=2, labels={"zone": "a"})
-    machines = (_machine(5, zone="a"), _machine(8, zone="b"), _machine(2, zone="a"))
-    assert worker_slots(resources, machines, most=8) == 3
-
-
-@pytest.mark.parametrize(
-    ("cpus", "most", "groups"), [([3, 3, 3], 9, 1), ([3, 3, 4], 9, 2), ([8], 1, 1), ([1], 9, 1)]
-)
-def test_rests_of_several_machines_do_not_make_a_group(
-    cpus: list[int], most: int, groups: int
-) -> None:
-    machines = tuple(Machine(Capacity(count, 0)) for count in cpus)
-    resources = Resources(workers=2, cpus_per_worker=2)
-    assert groups_for(resources, machines, workers=2, most=most) == groups
-
-
 def test_waiting_stage_names_what_it_needs(plan: Plan) -> None:
     states = _states(plan, search=State.RUNNING, a=State.RUNNING)
-    assert find_waits(plan, states, free=Capacity(16, 0)) == {"b": "needs a", "c": "needs b"}
+    assert find_waits(plan, states, machines=machines_with(16)) == {"b": "needs a", "c": "needs b"}
     states = _states(plan, search=State.DONE, a=State.DONE)
-    assert find_waits(plan, states, free=Capacity(1, 0)) == {"c": "needs b"}
+    assert find_waits(plan, states, machines=machines_with(1)) == {"c": "needs b"}
 
 
 def test_stage_that_does_not_fit_now_says_what_is_free(plan: Plan) -> None:
     states = _states(plan, search=State.RUNNING)
-    waits = find_waits(plan, states, free=Capacity(3, 0))
+    waits = find_waits(plan, states, machines=machines_with(3))
     assert waits["a"] == "needs 4 CPUs, 3 free"
     assert "search" not in waits
 
@@ -201,3 +145,68 @@ def test_stage_that_does_not_fit_now_says_what_is_free(plan: Plan) -> None:
 )
 def test_lack_names_only_what_is_short(wanted: Capacity, free: Capacity, lack: str | None) -> None:
     assert lacking(wanted, free) == lack
+
+
+WIDE = """
+name: counts
+store: ./store
+stages:
+  small0: {kind: count, data: data}
+  small1: {kind: count, data: data}
+  large: {kind: count, data: data, resources: {workers: 2, cpus_per_worker: 8}}
+  after: {kind: count, data: data, source: small1.count}
+"""
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Plan:
+    return _plan(tmp_path, WIDE)
+
+
+def test_stages_on_the_longest_path_start_first(wide: Plan) -> None:
+    queue = Queue(lengths_s={"small0": 5, "small1": 60, "large": 30, "after": 50})
+    assert [
+        start.stage.name for start in _starts(wide, _states(wide), machines_with(16), queue)
+    ] == [
+        "small1",
+        "small0",
+    ]
+
+
+def test_large_stage_waits_while_small_ones_fit(wide: Plan) -> None:
+    starts = _starts(wide, _states(wide), machines_with(3, 9))
+    assert [start.stage.name for start in starts] == ["small0", "small1"]
+
+
+def test_no_stage_starts_on_machines_that_an_overdue_one_needs(wide: Plan) -> None:
+    queue = Queue(overdue=frozenset({"large"}), lengths_s={"large": 10})
+    assert _starts(wide, _states(wide), machines_with(9), queue) == []
+    starts = _starts(wide, _states(wide), machines_with(3, 9), queue)
+    assert [start.placement for start in starts] == [{"m0": 1}, {"m0": 1}]
+
+
+def test_stage_that_fits_on_no_machine_any_more_starts_to_wait_for_one(wide: Plan) -> None:
+    few = (Machine(Capacity(4, 0), name="m0"),)
+    (large,) = (start for start in _starts(wide, _states(wide), few) if start.stage.name == "large")
+    assert large.placement == {}
+
+
+def test_waiting_stage_says_that_no_machine_has_room_for_a_worker(wide: Plan) -> None:
+    waits = find_waits(wide, _states(wide), machines=machines_with(7, 7, 7))
+    assert waits["large"] == (
+        "needs 2 workers with 8 CPUs each, but the cluster has 7 CPUs; 7 CPUs; 7 CPUs, "
+        "where 0 of them fit"
+    )
+
+
+def test_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None:
+    machines = (Machine(Capacity(3, 0), name="m0"), Machine(Capacity(1, 0), name="m1"))
+    assert shortfall(plan["b"], machines) is None
+    assert shortfall(plan["a"], machines[:1] * 2) is None
+    assert shortfall(plan["a"], machines_with(0)) is None
+    reason = shortfall(plan["a"], machines)
+    assert reason is not None
+    assert (
+        "a: needs 2 workers with 2 CPUs each, but the cluster has 3 CPUs; 1 CPUs, where 1 of them "
+        "fit" in reason
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from orchestrator.capacity import Capacity
 from orchestrator.errors import DataError, OrchestratorError, StageError
 from orchestrator.schedule import Start
 from orchestrator.stage_threads import StageThreads
@@ -18,7 +17,7 @@ def _end_of(error: Exception) -> OrchestratorError:
         raise error
 
     stage: Any = SimpleNamespace(name="train")
-    start, threads = Start(stage, Capacity(1, 0, 0), slots=1), StageThreads()
+    start, threads = Start(stage, {}, slots=1), StageThreads()
     threads.start(start, fail)
     ended = threads.await_end(timeout_s=60)
     assert ended is not None

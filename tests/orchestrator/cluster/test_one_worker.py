@@ -22,6 +22,7 @@ from orchestrator.cluster.placement import Room
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.contract import Kind
 from orchestrator.errors import StageError, StoppedError
+from orchestrator.fleet import Placement
 from orchestrator.planning import plan_job
 from orchestrator.progress import Update, Watcher
 from orchestrator.run import Outcome, run_plan
@@ -172,16 +173,16 @@ def test_worker_without_resources_is_not_a_lost_attempt(
     take = Room.take
     holders: list[Any] = []
 
-    def take_in_vain(room: Room, attempt: Attempt) -> int:
+    def take_in_vain(room: Room, attempt: Attempt) -> Placement:
         if attempt.number == 2:
             ray.kill(holders[0])
             monkeypatch.setattr(one_worker, "START_TIMEOUT_S", 300.0)
-        workers = take(room, attempt)
+        placement = take(room, attempt)
         if attempt.number == 1:
             holders.append(ray.remote(Holder).options(num_cpus=4).remote())
             ray.get(holders[0].hold.remote())
             monkeypatch.setattr(one_worker, "START_TIMEOUT_S", 2.0)
-        return workers
+        return placement
 
     monkeypatch.setattr(Room, "take", take_in_vain)
     outcome, texts = count(only={})

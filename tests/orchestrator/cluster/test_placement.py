@@ -1,56 +1,103 @@
-"""No two stages of a run reserve the same capacity, for any number of workers."""
+"""The stages of a run reserve machines, and no two of them the same."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.capacity import Capacity
-from orchestrator.cluster.placement import Ledger
+from orchestrator.capacity import Capacity, Machine
+from orchestrator.cluster import placement
+from orchestrator.cluster.placement import Ledger, pinned_selectors, roaming_selector
+from orchestrator.spec import Resources
 
-WORKER = Capacity(1, 0)
-TOTAL = Capacity(8, 0)
+FIXED = Resources(workers=3)
+ELASTIC = Resources(workers=(1, 8))
+MACHINE = (Machine(Capacity(8, 0), {}, "m"),)
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    """The ledger of a cluster with 8 CPUs. Two stages begin: one with 1 of 1 to 8 workers, one
-    with 3."""
-    ledger = Ledger(TOTAL)
-    ledger.take("elastic", WORKER)
-    ledger.take("fixed", WORKER * 3)
+def machines(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
+    """The cluster's machines: first one with 8 CPUs."""
+    found = list(MACHINE)
+    monkeypatch.setattr(placement, "all_machines", lambda: tuple(found))
+    return found
+
+
+@pytest.fixture
+def ledger(machines: Sequence[Machine]) -> Ledger:
+    """The ledger of a run of which two stages begin: one with 1 to 8 workers, one with 3."""
+    ledger = Ledger("run")
+    ledger.take("elastic", ELASTIC, {"m": 1})
+    ledger.take("fixed", FIXED, {"m": 3})
     return ledger
 
 
-def _resize(ledger: Ledger, stage: str, *, slots: int = 8, total: Capacity = TOTAL) -> int:
-    return ledger.resize(stage, range(1, 9), WORKER, slots=slots, total=total)
+def _grow(ledger: Ledger, stage: str = "elastic") -> int:
+    """The number of workers that a stage with a range gets."""
+    answer = ledger.ask(stage, ELASTIC, tuple(ELASTIC.worker_range), length_s=0)
+    assert not isinstance(answer, str), answer
+    return sum(answer.values())
+
+
+def _free(ledger: Ledger) -> float:
+    (machine,) = ledger.used(MACHINE)
+    return machine.free.cpus
 
 
 def test_stage_grows_into_free_capacity(ledger: Ledger) -> None:
-    assert _resize(ledger, "elastic") == 5
-    assert ledger.free == Capacity(0, 0)
+    assert _grow(ledger) == 5
+    assert _free(ledger) == 0
 
 
-def test_attempt_uses_freed_and_joined_machines(ledger: Ledger) -> None:
-    assert _resize(ledger, "elastic", slots=2) == 2
+def test_attempt_uses_freed_and_joined_machines(ledger: Ledger, machines: list[Machine]) -> None:
+    machines[0] = machines[0].using(Capacity(6, 0))
+    assert _grow(ledger) == 1  # two CPUs are free, but the other stage needs three
+    machines[0] = MACHINE[0]
     ledger.release("fixed")
-    assert _resize(ledger, "elastic") == 8
-    ledger.take("fixed", WORKER * 3)
-    assert _resize(ledger, "elastic", total=Capacity(10, 0)) == 7
+    assert _grow(ledger) == 8
+    machines.append(Machine(Capacity(2, 0), {}, "joined"))
+    assert _grow(ledger) == 8
+    ledger.take("fixed", FIXED, {"m": 3})
+    assert _grow(ledger) == 7
 
 
-def test_stage_shrinks_to_its_minimum_after_a_lost_machine(ledger: Ledger) -> None:
-    _resize(ledger, "elastic")
-    assert _resize(ledger, "elastic", slots=2) == 2
-    assert ledger.free == Capacity(3, 0)
-    assert _resize(ledger, "elastic", total=Capacity(2, 0)) == 1
+def test_stage_shrinks_to_its_minimum_after_a_lost_machine(
+    ledger: Ledger, machines: list[Machine]
+) -> None:
+    _grow(ledger)
+    machines[0] = Machine(Capacity(2, 0), {}, "m")
+    assert _grow(ledger) == 1
+    assert _free(ledger) == 4
 
 
-def test_stages_that_grow_together_share_the_capacity() -> None:
-    ledger = Ledger(TOTAL)
+def test_stages_that_grow_together_share_the_capacity(machines: Sequence[Machine]) -> None:
+    ledger = Ledger("run")
     stages = [f"stage{index}" for index in range(4)]
     for stage in stages:
-        ledger.take(stage, WORKER)
+        ledger.take(stage, ELASTIC, {"m": 1})
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(lambda stage: _resize(ledger, stage), stages)) == 8
+        assert sum(pool.map(lambda stage: _grow(ledger, stage), stages)) == 8
+
+
+def test_each_worker_starts_on_the_machine_where_it_was_admitted() -> None:
+    resources = Resources(workers=3, labels={"zone": "a"})
+    assert pinned_selectors(resources, {"m": 2, "n": 1}) == (
+        {"zone": "a", "ray.io/node-id": "m"},
+        {"zone": "a", "ray.io/node-id": "m"},
+        {"zone": "a", "ray.io/node-id": "n"},
+    )
+
+
+def test_trials_without_gpus_may_run_on_all_machines_without_gpus() -> None:
+    machines = (Machine(Capacity(8, 4), {}, "g"), Machine(Capacity(8, 8), {}, "h"), *MACHINE)
+    plain = Resources(workers=1, labels={"zone": "a"})
+    labelled = tuple(Machine(one.capacity, {"zone": "a"}, one.name) for one in machines)
+    assert roaming_selector(plain, labelled, num_workers=1) == {
+        "zone": "a",
+        "ray.io/node-id": "!in(g,h)",
+    }
+    assert roaming_selector(plain, labelled[:2], num_workers=1) == {"zone": "a"}
+    gpus = Resources(gpus_per_worker=1)
+    assert roaming_selector(gpus, machines, num_workers=1) == {}
