@@ -15,13 +15,15 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine
-from orchestrator.cluster.admission import OwnGate, SharedGate
+from orchestrator.cluster.admission import SharedGate
+from orchestrator.cluster.autoscaler import can_grow
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.origin import Origin, find_origin
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.contract import Event
+from orchestrator.critical_path import critical_path_s
 from orchestrator.errors import (
     ClusterError,
     DivergedError,
@@ -38,6 +40,7 @@ from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
 from orchestrator.progress import Progress, Update, Watcher
 from orchestrator.runs.cancel import POLL_S, WHOLE_RUN, RequestWatch
+from orchestrator.runs.durations import load_durations
 from orchestrator.runs.journal import Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.ownership import OwnedStages
@@ -186,10 +189,10 @@ class Run:
             self.progress.export(has_ended=True)
 
     def _loop(self, cluster: Cluster, signals: Signals) -> None:
-        machines = cluster.machines()
-        self._refuse_the_impossible(machines)
         run_id = self.journal.record.run_id
-        ledger = Ledger(run_id, OwnGate() if cluster.own is not None else SharedGate())
+        ledger = _open_ledger(cluster, run_id)
+        if not ledger.can_grow:
+            self._refuse_the_impossible(cluster.machines())
         queue = StageQueue(self.plan, ledger, cluster.machines, self.lengths_s)
         channel = EventChannel(run_id)
         watch = RequestWatch(self.store, run_id, every_s=self.cancel_poll_s)
@@ -398,6 +401,13 @@ class Run:
         self.progress.enter(name, State.FAILED, event, error=str(error))
 
 
+def _open_ledger(cluster: Cluster, run_id: str) -> Ledger:
+    """A cluster that this process started has no other user and no autoscaler."""
+    if cluster.own is not None:
+        return Ledger(run_id)
+    return Ledger(run_id, SharedGate(), can_grow=can_grow())
+
+
 def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
     return {metric.name: metric.value for metric in metrics}
 
@@ -433,6 +443,8 @@ def run_plan(
     run_id = run_id or new_run_id()
     # The record is written before the job's pointer to it, so a reader always finds the record.
     journal = open_journal(store, plan, run_id=run_id)
+    names = [row.name for row in plan.stages]
+    lengths_s = critical_path_s(plan, load_durations(store, plan.job.name, names))
     write_last_run(store, plan, run_id=run_id)
     for name, content in kept.items():
         store.write(f"runs/{run_id}/{name}", content)
@@ -440,5 +452,14 @@ def run_plan(
         journal, watch, Tally({row.name: row.stage.metrics[0] for row in plan.stages})
     )
     owned = OwnedStages(store, run_id, plan.job.name, lease_s)
-    run = Run(plan, store, progress, owned, cancel_poll_s=cancel_poll_s, logs=logs, waits=waits)
+    run = Run(
+        plan,
+        store,
+        progress,
+        owned,
+        cancel_poll_s=cancel_poll_s,
+        logs=logs,
+        waits=waits,
+        lengths_s=lengths_s,
+    )
     return run.execute(address)

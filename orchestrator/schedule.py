@@ -59,6 +59,9 @@ class Queue:
     """The stages that have waited so long that machines are kept for them."""
     elsewhere: Collection[str] = frozenset()
     """The stages that are running in another run."""
+    can_grow: bool = False
+    """Whether the cluster's autoscaler may start machines: a stage without room then starts to wait
+    for them."""
 
     def sort(self, ready: Sequence[PlannedStage]) -> list[PlannedStage]:
         """Return the stages in the order in which they may start: those on the longest path
@@ -73,8 +76,9 @@ def decide(
 
     A stage starts once the stages that it needs are finished and there is room for its smallest
     group. If it can use more, it takes more when its group starts (`Room`), so that first as many
-    stages as possible begin. A stage that no longer fits on any machine starts too: it waits for
-    machines that join, and fails with a clear message if none do.
+    stages as possible begin. A stage that no longer fits on any machine starts too, and so does
+    one for which machines may be started: it waits for them, and fails with a clear message if none
+    join.
     """
     for planned in plan.stages:
         if states[planned.name] is State.WAITING and (broken := _broken(planned, states)):
@@ -83,7 +87,7 @@ def decide(
     for planned in queue.sort(ready_stages(plan, states)):
         if planned.name in queue.elsewhere:
             continue
-        start = _start(planned, vacancies)
+        start = _start(planned, vacancies, can_grow=queue.can_grow)
         if start is not None:
             yield start
         elif planned.name in queue.overdue:
@@ -146,7 +150,7 @@ def _broken(planned: PlannedStage, states: Mapping[str, State]) -> list[str]:
     return [name for name in planned.stage.needs if states[name] in HAS_NO_RESULT]
 
 
-def _start(planned: PlannedStage, vacancies: Vacancies) -> Start | None:
+def _start(planned: PlannedStage, vacancies: Vacancies, *, can_grow: bool) -> Start | None:
     """Place the stage, and of a search as many trials as fit, or return None."""
     stage, workers = planned.stage, planned.stage.worker_counts[0]
     wanted = 1 if stage.search is None else _wanted_trials(stage.search)
@@ -154,9 +158,10 @@ def _start(planned: PlannedStage, vacancies: Vacancies) -> Start | None:
         placement = vacancies.take(stage.resources, num_workers=workers * slots)
         if placement is not None:
             return Start(planned, placement, slots)
-    if missing_room(stage.resources, idle(vacancies.machines), num_workers=workers) is None:
+    whole = idle(vacancies.machines)
+    if not can_grow and missing_room(stage.resources, whole, num_workers=workers) is None:
         return None
-    return Start(planned, {}, 1)
+    return Start(planned, {}, wanted if can_grow else 1)
 
 
 def _wanted_trials(params: TuneParams) -> int:

@@ -35,7 +35,8 @@ class StageQueue:
         self, states: Mapping[str, State], *, elsewhere: Collection[str]
     ) -> list[Start | Block]:
         """Return the decisions for now. The stages `elsewhere` are running in another run."""
-        queue = Queue(self.lengths_s, self._overdue(states), elsewhere)
+        overdue, can_grow = self._overdue(states), self.ledger.can_grow
+        queue = Queue(self.lengths_s, overdue, elsewhere, can_grow=can_grow)
         return list(decide(self.plan, states, machines=self._machines(), queue=queue))
 
     def find_waits(

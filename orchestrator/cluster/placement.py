@@ -6,7 +6,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,7 @@ from orchestrator.admission import Asker, Request
 from orchestrator.capacity import NOTHING, Capacity, Machine, worker_capacity
 from orchestrator.cluster.admission import Gate, OwnGate
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.autoscaler import Answer, GroupRequest, asked_for
 from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Event
@@ -48,6 +50,8 @@ class Ledger:
 
     run_id: str = ""
     gate: Gate = field(default_factory=OwnGate)
+    can_grow: bool = False
+    """Whether the cluster's autoscaler may start machines."""
     _reserved: dict[str, _Reserved] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _reported_s: float = float("-inf")
@@ -69,6 +73,11 @@ class Ledger:
         return tuple(
             replace(machine, used=reserved.get(machine.name, NOTHING)) for machine in machines
         )
+
+    def runs_others(self, stage: str) -> bool:
+        """Whether other stages of the run use machines."""
+        with self._lock:
+            return any(one.is_admitted for name, one in self._reserved.items() if name != stage)
 
     def ask(
         self, stage: str, resources: Resources, counts: tuple[int, ...], *, length_s: float
@@ -140,26 +149,72 @@ class Room:
         return self.ledger.ask(self.stage, self.resources, self.counts, length_s=self.length_s)
 
     def _await_least(self, attempt: Attempt) -> Placement:
-        start_s = time.monotonic()
-        reported_s = start_s + REPORT_AFTER_S - REPORT_INTERVAL_S
-        while isinstance(answer := self._ask(), str):
-            now_s = time.monotonic()
-            # Report before the deadline check: if an actor starts slowly, this may already be the
-            # second check.
-            if now_s - reported_s > REPORT_INTERVAL_S:
-                event = Event(f"waiting for resources: {answer}")
-                self.channel.send(attempt.says(event, waits_for=answer))
-                reported_s = now_s
-            if now_s - start_s > self.resources.max_wait_min * 60:
-                raise ClusterError(
-                    f"waited {self.resources.max_wait_min:g} minutes for resources: {answer}; "
-                    "run the same command again later, or change "
-                    f"stages.{attempt.stage}.resources (its max_wait_min is this limit)"
-                )
-            if self.channel.is_stopping(attempt.stage):
-                raise StoppedError("stopped while waiting for resources")
-            time.sleep(CHECK_INTERVAL_S)
+        with self._growth() as growth:
+            wait = _Wait(self, attempt, growth)
+            while isinstance(answer := self._ask(), str):
+                wait.go_on(answer)
         return answer
+
+    @contextmanager
+    def _growth(self) -> Iterator[GroupRequest | None]:
+        """Yield a request to the autoscaler if there is one."""
+        if not self.ledger.can_grow:
+            yield None
+            return
+        labels = roaming_selector(self.resources, all_machines(), num_workers=self.counts[0])
+        worker = worker_capacity(self.resources)
+        with asked_for(worker, num_workers=self.counts[0], labels=labels) as request:
+            yield request
+
+
+@dataclass
+class _Wait:
+    """The wait of a stage for its smallest group: reports, and ends by an error."""
+
+    room: Room
+    attempt: Attempt
+    growth: GroupRequest | None
+    waited_s: float = 0
+    _began_s: float = field(default_factory=time.monotonic)
+    _reported: tuple[float, Answer | None] | None = None
+    """When the last report was made, and what the autoscaler answered."""
+
+    def go_on(self, reason: str) -> None:
+        """Wait a second for what `reason` describes. Raises ClusterError or StoppedError."""
+        now_s, answer = time.monotonic(), self.growth.ask() if self.growth is not None else None
+        missing = reason if answer is None else f"{reason}; autoscaler: {answer.value}"
+        # Report before the deadline check: if an actor starts slowly, this may already be the
+        # second check.
+        if self._is_report_due(now_s, answer):
+            event = Event(f"waiting for resources: {missing}")
+            self.room.channel.send(self.attempt.says(event, waits_for=missing))
+            self._reported = now_s, answer
+        self._check(missing, answer)
+        time.sleep(CHECK_INTERVAL_S)
+        if answer is not Answer.FULL or not self.room.ledger.runs_others(self.room.stage):
+            self.waited_s += time.monotonic() - now_s
+
+    def _is_report_due(self, now_s: float, answer: Answer | None) -> bool:
+        if self._reported is None:
+            return now_s - self._began_s > REPORT_AFTER_S
+        reported_s, before = self._reported
+        return now_s - reported_s > REPORT_INTERVAL_S or answer is not before
+
+    def _check(self, missing: str, answer: Answer | None) -> None:
+        stage, resources = self.attempt.stage, self.room.resources
+        if answer is Answer.IMPOSSIBLE:
+            raise ClusterError(
+                f"{stage}: {missing}; reduce stages.{stage}.resources or raise the limits of the "
+                "cluster"
+            )
+        if self.waited_s > resources.max_wait_min * 60:
+            raise ClusterError(
+                f"waited {resources.max_wait_min:g} minutes for resources: {missing}; run the same "
+                f"command again later, or change stages.{stage}.resources (its max_wait_min is "
+                "this limit)"
+            )
+        if self.room.channel.is_stopping(stage):
+            raise StoppedError("stopped while waiting for resources")
 
 
 def pinned_selectors(resources: Resources, placement: Placement) -> tuple[Mapping[str, str], ...]:

@@ -104,7 +104,7 @@ def run_stage(
         attempt = begin_attempt(replace(attempt, workers=workers), time.time())
         note_attempts(store, attempt)
         (metric,) = stage.metrics
-        _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
+        _search(attempt, stage.search, metric, room, most_slots=slots)
     else:
         counts = _usable_counts(stage, attempt.params)
         room = Room(stage.name, stage.resources, counts, ledger, channel, length_s)
@@ -125,11 +125,14 @@ def _clear(store: Store, attempt: Attempt, channel: EventChannel) -> None:
 
 
 def _search(
-    attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel
+    attempt: Attempt, params: TuneParams, metric: str, room: Room, *, most_slots: int
 ) -> None:
     search, publish_result = _import_search()
+    channel = room.channel
     resources, workers, machines = attempt.resources, attempt.workers, all_machines()
     slots = groups_for(resources, machines, workers=workers, most=most_slots)
+    if room.ledger.can_grow:  # trials that do not fit yet make the autoscaler start machines
+        slots = most_slots
     selector = roaming_selector(resources, machines, num_workers=workers)
     attempt = replace(attempt, selectors=(selector,) * workers)
     with scratch_folder("orchestrator-tune-") as scratch:

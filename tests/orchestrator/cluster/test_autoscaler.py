@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.capacity import Capacity
 from orchestrator.cluster.autoscaler import Answer, GroupRequest, asked_for, can_grow
-from orchestrator.cluster.connection import all_machines, connected, free_machines
+from orchestrator.cluster.connection import all_machines, connected
 from tests.autoscaling import autoscaling_cluster
 
 WAIT_S = 120.0
@@ -106,7 +106,7 @@ def test_machines_join_for_a_group_and_are_free_for_its_workers() -> None:
     with asked_for(worker, num_workers=2, labels={}) as request:
         _await_answer(request, Answer.PLACED)
         assert _num_machines() == 2
-        _await(lambda: sum(one.capacity.cpus for one in free_machines()) == 4, "given back")
+        _await(lambda: sum(one.free.cpus for one in all_machines()) == 4, "given back")
 
 
 @pytest.mark.usefixtures("empty")
