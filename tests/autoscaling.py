@@ -18,7 +18,8 @@ from pathlib import Path
 from tests.conftest import ROOT, free_port
 
 START_TRIES = 3
-_HEAD_TYPE = "head"
+_HEAD_TYPE = "ray.head.default"
+"""The name that Ray's provider expects."""
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 _LISTS = (
     "cluster_synced_files",

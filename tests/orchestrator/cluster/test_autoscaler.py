@@ -96,7 +96,9 @@ def _start(code: str, *arguments: str) -> subprocess.Popen[str]:
 def _kill(*drivers: subprocess.Popen[str]) -> None:
     for driver in drivers:
         driver.kill()
-        driver.communicate()
+        driver.wait()
+        assert driver.stdout is not None
+        driver.stdout.close()
 
 
 @pytest.mark.usefixtures("empty")
@@ -137,6 +139,7 @@ def test_group_is_impossible_if_no_machines_can_be_started_for_it(
         assert request.ask() is Answer.IMPOSSIBLE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_machines_in_use_are_not_counted_and_may_become_free(scaling_address: str) -> None:
     busy = _start(OTHER_WORKER, scaling_address)
