@@ -90,11 +90,11 @@ def new_node() -> Iterator[RayNode]:
 
 
 @contextmanager
-def started_node(*options: str, head: RayNode | None = None) -> Iterator[RayNode]:
-    """A node of the cluster of `head`, or the head of a cluster of its own."""
+def started_node(*options: str, address: str | None = None) -> Iterator[RayNode]:
+    """A node of the cluster whose head is at `address`, or the head of a cluster of its own."""
     with new_node() as node:
-        role = ["--head"] if head is None else [f"--address={head.address}"]
-        command = ["ray", "start", *role, *node.options(is_head=head is None), *options]
+        role = ["--head"] if address is None else [f"--address={address}"]
+        command = ["ray", "start", *role, *node.options(is_head=address is None), *options]
         for starts_left in reversed(range(STARTS)):
             try:
                 run_shell(command, node.environment)

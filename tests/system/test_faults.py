@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from orchestrator.store import open_store
 from orchestrator.store.publish import fetch_artifact, load_manifest
 from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
+from tests.ray_nodes import started_node
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -327,6 +329,32 @@ def test_a_stage_moves_when_its_machine_has_a_drain_notice(
     watched.run(at="epoch 1/", act=lambda: _drain_busy_machine(cluster.address))
     assert watched.told("a machine is leaving") == ["a machine is leaving; attempt 2 of 4"]
     assert _worked(folder) == _epochs(60)
+
+
+def test_a_group_that_moves_grows_onto_machines_that_have_joined(
+    folder: Path, cluster: Cluster
+) -> None:
+    resources = {"workers": [1, 2], "labels": {"place": "spare"}}
+    _write_job(folder, epochs=25, epoch_s=8, resumed_epoch_s=0, resources=resources)
+    watched = Watched(folder, cluster.address)
+    with ExitStack() as machines:
+
+        def join() -> None:
+            spare = ("--num-cpus=1", "--labels=place=spare")
+            machines.enter_context(started_node(*spare, address=cluster.address))
+
+        def join_and_drain() -> None:
+            join()
+            join()
+            _drain_busy_machine(cluster.address)
+
+        join()
+        watched.run(at="epoch 1/", act=join_and_drain)
+    assert watched.told("starting ") == [
+        "starting 1 worker (1 to 2)",
+        "starting 2 workers (1 to 2)",
+    ]
+    assert _worked(folder) == _epochs(25)
 
 
 def test_workers_that_wait_too_long_start_again(folder: Path, cluster_address: str) -> None:

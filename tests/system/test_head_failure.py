@@ -111,7 +111,9 @@ def failure(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Fail
         _write_job(folder, name)
     with (
         started_node("--num-cpus=0") as head,
-        started_node("--num-cpus=2", OTHER, '--resources={"other": 1}', head=head) as other,
+        started_node(
+            "--num-cpus=2", OTHER, '--resources={"other": 1}', address=head.address
+        ) as other,
     ):
         _submit(head, folder, "head")
         _submit(head, folder, "other", "--entrypoint-resources", '{"other": 0.01}')
