@@ -55,6 +55,15 @@ def _manifests(folder: Path) -> dict[str, Any]:
     return {document["stage"]: document for document in documents}
 
 
+# First: as long as machines are there, they may leave and make room.
+def test_group_for_which_no_machine_can_be_started_is_refused(folder: Path, address: str) -> None:
+    large = {"cpus_per_worker": 3, "max_wait_min": 10}
+    code, errors = _run(folder, address, {"large": {"resources": large}})
+    assert code == 3, errors[-5000:]
+    assert "large: needs 1 workers with 3 CPUs each" in errors
+    assert "reduce stages.large.resources or raise the limits of the cluster" in errors
+
+
 def test_run_starts_on_a_cluster_without_machines(folder: Path, address: str) -> None:
     group = {"workers": 2, "cpus_per_worker": 2}
     gpu = {"gpus_per_worker": 1, "backend": "gloo", "accelerator": "H100"}
@@ -68,11 +77,3 @@ def test_run_starts_on_a_cluster_without_machines(folder: Path, address: str) ->
     assert _manifests(folder)["group"]["provenance"]["workers"] == 2
     assert "group: waiting for resources: needs 2 workers with 2 CPUs each" in errors
     assert "autoscaler: it starts machines for the group" in errors
-
-
-def test_group_for_which_no_machine_can_be_started_is_refused(folder: Path, address: str) -> None:
-    large = {"cpus_per_worker": 3, "max_wait_min": 10}
-    code, errors = _run(folder, address, {"large": {"resources": large}})
-    assert code == 3, errors[-5000:]
-    assert "large: needs 1 workers with 3 CPUs each" in errors
-    assert "reduce stages.large.resources or raise the limits of the cluster" in errors
