@@ -11,13 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from orchestrator.capacity import (
-    NOTHING,
-    Capacity,
-    Machine,
-    total_of,
-    worker_capacity,
-)
+from orchestrator.capacity import NOTHING, Capacity, Machine, total_of, worker_capacity
 from orchestrator.fleet import Placement, Vacancies, missing_room, place, using
 from orchestrator.spec import Resources
 
@@ -99,10 +93,10 @@ class Admission:
         now_s = self.clock()
         self._note(request, now_s)
         vacancies = Vacancies(self._busy(machines))
-        placements, ahead = self._serve(vacancies, machines, now_s)
+        placements, kept = self._serve(vacancies, machines, now_s)
         placement = placements.get(request.asker)
         if placement is None:
-            return self._reason(request, vacancies.machines, ahead)
+            return self._reason(request, vacancies.machines, kept)
         placement = _grown(request, placement, vacancies)
         since_s = self._waiting.pop(request.asker).since_s
         worker = worker_capacity(request.resources)
@@ -179,8 +173,8 @@ class Admission:
         missing = missing_room(request.resources, machines, num_workers=request.counts[0])
         if missing is not None:
             return f"{missing} now"
-        others = [f"{asker.stage} of run {asker.run_id}" for asker in kept]
-        return f"{', '.join(others)} goes first"
+        ahead = [asker for asker in kept if asker != request.asker]
+        return f"behind {', '.join(f'{one.stage} of run {one.run_id}' for one in ahead)}"
 
 
 def _rank(waiting: _Waiting, shares: Mapping[str, float], now_s: float) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ class StageQueue:
         overdue = self._overdue(states)
         for planned in ready_stages(self.plan, states):
             if overdue and planned.name not in waits:
-                waits[planned.name] = f"{', '.join(sorted(overdue))} goes first"
+                waits[planned.name] = f"behind {', '.join(sorted(overdue))}"
         return waits
 
     def _machines(self) -> tuple[Machine, ...]:

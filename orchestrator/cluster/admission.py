@@ -3,6 +3,7 @@ that all runs on the cluster share."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
@@ -93,9 +94,11 @@ class SharedGate:
         self._tell(lambda actor: actor.leave.remote(run_id))
 
     def _tell(self, call: Callable[[Any], Any]) -> None:
-        """Send a message without waiting for an answer."""
-        with suppress(*_NO_ANSWER), self._lock:
-            call(self._actor())
+        """Send a message without waiting for an answer. An actor that was never asked knows nothing
+        of this run."""
+        with suppress(ray.exceptions.RayError), self._lock:
+            if self._known is not None:
+                call(self._known)
 
     def _answer(self, call: Callable[[Any], Any]) -> Any:
         """Return the actor's answer. Starts another actor if it no longer exists."""
@@ -126,7 +129,7 @@ def _shared_actor() -> Any:
     return (
         ray.remote(Admission)
         .options(
-            name=f"admission-{_protocol()}",
+            name=shared_name(),
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
@@ -138,7 +141,9 @@ def _shared_actor() -> Any:
     )
 
 
-def _protocol() -> str:
-    """Runs with the same code for admission share an actor: it unpickles their requests."""
+@functools.cache
+def shared_name() -> str:
+    """The name of the actor in Ray. Runs with the same code for admission share it, because it
+    unpickles their requests."""
     sources = [inspect.getsource(module) for module in (admission, fleet, capacity)]
-    return digest_of([*sources, sorted(Resources.model_fields)])[:8]
+    return f"admission-{digest_of([*sources, sorted(Resources.model_fields)])[:8]}"

@@ -28,6 +28,8 @@ CHECK_INTERVAL_S = 1.0
 REPORT_AFTER_S = 1.5
 """The resources of a lost group become free within this time, so a shorter wait is not reported."""
 REPORT_INTERVAL_S = 60.0
+ANSWER_AFTER_S = 10.0
+"""The autoscaler looks every five seconds."""
 SETTLE_S = 5.0
 """How long a stage with a range of workers waits for its maximum. The resources of a group that has
 just ended become free within a second or two."""
@@ -80,21 +82,32 @@ class Ledger:
             return any(one.is_admitted for name, one in self._reserved.items() if name != stage)
 
     def ask(
-        self, stage: str, resources: Resources, counts: tuple[int, ...], *, length_s: float
+        self,
+        stage: str,
+        resources: Resources,
+        counts: tuple[int, ...],
+        *,
+        length_s: float,
+        is_search: bool = False,
     ) -> Placement | str:
         """Ask for the largest group of the stage that may start now, and reserve its machines.
-        Returns why it has to wait if it has to."""
+        Returns why it has to wait if it has to.
+
+        A search asks for its first trial, and keeps what it has reserved for the others.
+        """
         with self._lock:
             others = [
                 one for name, one in self._reserved.items() if name != stage and not one.is_admitted
             ]
+            kept = self._reserved.get(stage) if is_search else None
         asker, reserved = Asker(self.run_id, stage), _by_machine(others)
         request = Request(asker, resources, counts, length_s=length_s, reserved=reserved)
         answer = self.gate.ask(request, all_machines())
         if not isinstance(answer, str):
+            placement = kept.placement if kept is not None else answer
             with self._lock:
                 worker = worker_capacity(resources)
-                self._reserved[stage] = _Reserved(answer, worker, is_admitted=True)
+                self._reserved[stage] = _Reserved(placement, worker, is_admitted=True)
         return answer
 
     def __enter__(self) -> Self:
@@ -130,6 +143,7 @@ class Room:
     channel: EventChannel
     length_s: float = 0
     """The time to the end of the last stage that needs this one."""
+    is_search: bool = False
 
     def take(self, attempt: Attempt) -> Placement:
         """Wait until the smallest group may start, then reserve the largest that fits.
@@ -146,7 +160,13 @@ class Room:
         return placement
 
     def _ask(self) -> Placement | str:
-        return self.ledger.ask(self.stage, self.resources, self.counts, length_s=self.length_s)
+        return self.ledger.ask(
+            self.stage,
+            self.resources,
+            self.counts,
+            length_s=self.length_s,
+            is_search=self.is_search,
+        )
 
     def _await_least(self, attempt: Attempt) -> Placement:
         with self._growth() as growth:
@@ -196,9 +216,11 @@ class _Wait:
 
     def _is_report_due(self, now_s: float, answer: Answer | None) -> bool:
         if self._reported is None:
-            return now_s - self._began_s > REPORT_AFTER_S
+            is_open = answer is Answer.UNKNOWN
+            return now_s - self._began_s > (ANSWER_AFTER_S if is_open else REPORT_AFTER_S)
         reported_s, before = self._reported
-        return now_s - reported_s > REPORT_INTERVAL_S or answer is not before
+        is_news = answer not in (before, Answer.PLACED)
+        return is_news or now_s - reported_s > REPORT_INTERVAL_S
 
     def _check(self, missing: str, answer: Answer | None) -> None:
         stage, resources = self.attempt.stage, self.room.resources

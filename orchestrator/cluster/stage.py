@@ -99,7 +99,8 @@ def run_stage(
     num_trials = stage.search.size if stage.search is not None else 1
     attempt = replace(attempt, logs=replace(logs, num_trials=num_trials), records=records)
     if stage.search is not None:
-        room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel, length_s)
+        counts = stage.worker_counts
+        room = Room(stage.name, stage.resources, counts, ledger, channel, length_s, is_search=True)
         workers = sum(room.take(attempt).values())
         attempt = begin_attempt(replace(attempt, workers=workers), time.time())
         note_attempts(store, attempt)

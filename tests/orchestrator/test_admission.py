@@ -93,7 +93,7 @@ def test_small_groups_pass_a_large_one_until_it_is_overdue(cluster: Cluster) -> 
     assert cluster.ask("a", "a0") == {"gpus": 1}
     cluster.clock.now_s = PATIENCE_S
     cluster.ask("b", "large", ALL)
-    assert cluster.ask("a", "a1") == "large of run b goes first"
+    assert cluster.ask("a", "a1") == "behind large of run b"
     cluster.busy = 0
     cluster.end("a", "a0")
     assert isinstance(cluster.ask("a", "a1"), str)

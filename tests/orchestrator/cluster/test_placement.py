@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from orchestrator.capacity import Capacity, Machine
 from orchestrator.cluster import placement
-from orchestrator.cluster.placement import Ledger, pinned_selectors, roaming_selector
+from orchestrator.cluster.autoscaler import Answer
+from orchestrator.cluster.placement import Ledger, Room, pinned_selectors, roaming_selector
+from orchestrator.contract import Event
+from orchestrator.errors import ClusterError
+from orchestrator.fleet import Placement
 from orchestrator.spec import Resources
 
 FIXED = Resources(workers=3)
@@ -81,6 +89,13 @@ def test_stages_that_grow_together_share_the_capacity(machines: Sequence[Machine
         assert sum(pool.map(lambda stage: _grow(ledger, stage), stages)) == 8
 
 
+def test_search_keeps_what_it_reserved_for_its_trials(machines: Sequence[Machine]) -> None:
+    ledger, trial = Ledger("run"), Resources(cpus_per_worker=2)
+    ledger.take("search", trial, {"m": 3})
+    assert ledger.ask("search", trial, (1,), length_s=0, is_search=True) == {"m": 1}
+    assert _free(ledger) == 2
+
+
 def test_each_worker_starts_on_the_machine_where_it_was_admitted() -> None:
     resources = Resources(workers=3, labels={"zone": "a"})
     assert pinned_selectors(resources, {"m": 2, "n": 1}) == (
@@ -101,3 +116,82 @@ def test_trials_without_gpus_may_run_on_all_machines_without_gpus() -> None:
     assert roaming_selector(plain, labelled[:2], num_workers=1) == {"zone": "a"}
     gpus = Resources(gpus_per_worker=1)
     assert roaming_selector(gpus, machines, num_workers=1) == {}
+
+
+@dataclass
+class Autoscaler:
+    """Answers as the autoscaler does, and lets an hour pass with each answer."""
+
+    answers: list[Answer]
+    now_s: float = 0
+
+    def ask(self) -> Answer:
+        return self.answers.pop(0)
+
+    def sleep(self, _: float) -> None:
+        self.now_s += 3600
+
+
+class Listener:
+    """Has what a stage reports while it waits."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def says(self, event: Event, *, waits_for: str) -> str:
+        return event.text
+
+    def send(self, text: str) -> None:
+        self.texts.append(text)
+
+    def is_stopping(self, stage: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def wait(
+    machines: list[Machine], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[Answer]], tuple[Placement, list[str]]]:
+    """Waits for a machine with a GPU, which joins after the last answer of the autoscaler."""
+
+    def wait(answers: Sequence[Answer]) -> tuple[Placement, list[str]]:
+        autoscaler = Autoscaler(list(answers))
+
+        def sleep(seconds: float) -> None:
+            autoscaler.sleep(seconds)
+            if not autoscaler.answers:
+                machines.append(Machine(Capacity(8, 8), {}, "joined"))
+
+        clock = SimpleNamespace(monotonic=lambda: autoscaler.now_s, sleep=sleep)
+        monkeypatch.setattr(placement, "time", clock)
+        monkeypatch.setattr(placement, "asked_for", lambda *_, **__: nullcontext(autoscaler))
+        listener: Any = Listener()
+        resources = Resources(gpus_per_worker=1, max_wait_min=90)
+        room = Room("gpu", resources, (1,), replace(ledger, can_grow=True), listener)
+        listener.stage = "gpu"
+        return room.take(listener), listener.texts
+
+    return wait
+
+
+def test_stage_waits_for_a_machine_that_the_autoscaler_starts(wait: Any) -> None:
+    found, texts = wait([Answer.STARTING] * 2)
+    assert found == {"joined": 1}
+    assert texts == [
+        "waiting for resources: needs 1 workers with 1 CPUs, 1 GPUs each, but the cluster has "
+        "8 CPUs, where 0 of them fit now; autoscaler: it starts machines for the group"
+    ]
+
+
+def test_group_that_the_autoscaler_can_never_hold_fails_at_once(wait: Any) -> None:
+    with pytest.raises(ClusterError, match=r"^gpu: needs 1 workers .* raise the limits of the clu"):
+        wait([Answer.UNKNOWN, Answer.IMPOSSIBLE])
+
+
+def test_time_in_which_other_stages_of_the_run_use_the_limit_does_not_count(
+    wait: Any, ledger: Ledger
+) -> None:
+    with pytest.raises(ClusterError, match=r"^waited 90 minutes for resources: "):
+        wait([Answer.FULL] * 4)
+    _grow(ledger)
+    assert wait([Answer.FULL] * 4)[0] == {"joined": 1}

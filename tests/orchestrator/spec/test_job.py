@@ -176,3 +176,13 @@ def test_relative_locations_are_refused_in_submitted_jobs(tmp_path: Path) -> Non
 def test_data_fingerprint_must_be_a_sha256(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"stages\.pretrain\.data_fingerprint: must match "):
         load_text(GOOD.replace("lr: 1e-3", "data_fingerprint: abc"), tmp_path)
+
+
+def test_accelerator_is_a_label_next_to_the_others() -> None:
+    resources = Resources(gpus_per_worker=1, accelerator="H100", labels={"zone": "!a"})
+    assert resources.selector == {"zone": "!a", "ray.io/accelerator-type": "H100"}
+
+
+def test_accelerator_without_gpus_is_refused() -> None:
+    with pytest.raises(ValueError, match="accelerator H100 needs gpus_per_worker above 0"):
+        Resources(accelerator="H100")
