@@ -64,9 +64,13 @@ class Queue:
     for them."""
 
     def sort(self, ready: Sequence[PlannedStage]) -> list[PlannedStage]:
-        """Return the stages in the order in which they may start: those on the longest path
-        first."""
-        return sorted(ready, key=lambda planned: -self.lengths_s.get(planned.name, 0))
+        """Return the stages in the order in which they may start: overdue ones first, then those on
+        the longest path."""
+
+        def rank(planned: PlannedStage) -> tuple[bool, float]:
+            return planned.name not in self.overdue, -self.lengths_s.get(planned.name, 0)
+
+        return sorted(ready, key=rank)
 
 
 def decide(
