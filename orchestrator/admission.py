@@ -17,11 +17,17 @@ from orchestrator.spec import Resources
 
 OVERDUE_PART = 0.25
 """The part of `max_wait_min` after which machines are kept for a group."""
-FORGET_REQUEST_S = 15.0
-"""A waiting driver asks every second. After this time without a question it has ended."""
+FORGET_REQUEST_S = 60.0
+"""A waiting driver asks every second, or when Ray has answered. After this time without a question
+it has ended."""
 FORGET_RUN_S = 120.0
 """A run reports itself every 10 s. After this time without a report, only what Ray shows as used
 counts."""
+
+
+def patience_s(resources: Resources) -> float:
+    """How long a group waits until machines are kept for it."""
+    return resources.max_wait_min * 60 * OVERDUE_PART
 
 
 class Asker(NamedTuple):
@@ -44,6 +50,11 @@ class Request:
     reserved: Mapping[str, Capacity]
     """By machine, what other stages of the run are about to use. A group grows only into the
     rest."""
+    avoids_gpus: bool = True
+    """Whether workers without GPUs stay off machines with GPUs where others are large enough."""
+    num_groups: int = 1
+    """The number of groups that a search runs at a time. It asks only for its first trial: Ray
+    starts the others as soon as they fit, on any machine."""
 
 
 @dataclass
@@ -53,20 +64,18 @@ class _Waiting:
     seen_s: float
 
     def is_overdue(self, now_s: float) -> bool:
-        return now_s - self.since_s >= self.request.resources.max_wait_min * 60 * OVERDUE_PART
+        return now_s - self.since_s >= patience_s(self.request.resources)
 
 
 class _Held(NamedTuple):
     """What a group of workers uses from the moment in which it may start."""
 
     placement: Placement
+    """Empty for a search, whose trials Ray places."""
+    total: Capacity
     worker: Capacity
     since_s: float
     """When the stage first asked for it."""
-
-    @property
-    def total(self) -> Capacity:
-        return self.worker * sum(self.placement.values())
 
 
 @dataclass
@@ -99,8 +108,10 @@ class Admission:
             return self._reason(request, vacancies.machines, kept)
         placement = _grown(request, placement, vacancies)
         since_s = self._waiting.pop(request.asker).since_s
-        worker = worker_capacity(request.resources)
-        self._held[request.asker] = _Held(placement, worker, since_s)
+        worker, is_search = worker_capacity(request.resources), request.num_groups > 1
+        total = worker * sum(placement.values()) * request.num_groups
+        held = {} if is_search else placement
+        self._held[request.asker] = _Held(held, total, worker, since_s)
         return placement
 
     def withdraw(self, asker: Asker) -> None:
@@ -160,7 +171,9 @@ class Admission:
             left.remove(waiting)
             asker, resources = waiting.request.asker, waiting.request.resources
             least = waiting.request.counts[0]
-            placement = vacancies.take(resources, num_workers=least)
+            placement = vacancies.take(
+                resources, num_workers=least, avoids_gpus=waiting.request.avoids_gpus
+            )
             if placement is not None:
                 placements[asker] = placement
                 shares[asker.run_id] += _share(worker_capacity(resources) * least, whole)
@@ -193,11 +206,17 @@ def _share(used: Capacity, whole: Capacity) -> float:
 
 def _grown(request: Request, least: Placement, vacancies: Vacancies) -> Placement:
     """Return the placement of the largest group that fits next to all others."""
-    worker = worker_capacity(request.resources)
+    worker, resources = worker_capacity(request.resources), request.resources
     free = using(vacancies.unclaimed(), least, worker * -1)
     free = tuple(machine.using(request.reserved.get(machine.name, NOTHING)) for machine in free)
     for count in reversed(request.counts[1:]):
-        placement = place(request.resources, free, num_workers=count)
+        placement = place(
+            resources,
+            free,
+            num_workers=count,
+            least=request.counts[0],
+            avoids_gpus=request.avoids_gpus,
+        )
         if placement is not None:
             return placement
     return least

@@ -27,13 +27,6 @@ class Capacity:
     def __mul__(self, count: int) -> Capacity:
         return Capacity(self.cpus * count, self.gpus * count, self.memory_gib * count)
 
-    def __le__(self, other: Capacity) -> bool:
-        return (
-            self.cpus <= other.cpus
-            and self.gpus <= other.gpus
-            and self.memory_gib <= other.memory_gib
-        )
-
     def __str__(self) -> str:
         more = (
             f"{self.gpus:g} GPUs" if self.gpus else "",
@@ -43,13 +36,10 @@ class Capacity:
 
     def slots(self, worker: Capacity) -> int:
         """The number of workers of this size that fit, at least 0."""
-        amounts = (
-            (self.cpus, worker.cpus),
-            (self.gpus, worker.gpus),
-            (self.memory_gib, worker.memory_gib),
-        )
-        # Ray counts in 1/10,000, and 0.3 // 0.1 is 2.
-        fits = [int((have + 1e-6) // want) for have, want in amounts if want]
+        amounts = ((self.cpus, worker.cpus), (self.memory_gib, worker.memory_gib))
+        fits = [_times(have, want) for have, want in amounts if want]
+        if worker.gpus:
+            fits.append(_gpu_slots(self.gpus, worker.gpus))
         return max(0, min(fits, default=0))
 
     def largest(self, other: Capacity) -> Capacity:
@@ -59,6 +49,19 @@ class Capacity:
             max(self.gpus, other.gpus),
             max(self.memory_gib, other.memory_gib),
         )
+
+
+def _gpu_slots(free: float, wanted: float) -> int:
+    """Workers that share a GPU must each fit on one: of 0.6, one fits on each of two GPUs."""
+    if wanted >= 1:
+        return _times(free, wanted)
+    whole = _times(free, 1)
+    return whole * _times(1, wanted) + _times(free - whole, wanted)
+
+
+def _times(have: float, want: float) -> int:
+    # Ray counts in 1/10,000, and 0.3 // 0.1 is 2.
+    return int((have + 1e-6) // want)
 
 
 NOTHING = Capacity(0, 0)

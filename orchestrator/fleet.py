@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,15 +15,24 @@ Placement = Mapping[str, int]
 
 
 def place(
-    resources: Resources, machines: Iterable[Machine], *, num_workers: int
+    resources: Resources,
+    machines: Iterable[Machine],
+    *,
+    num_workers: int,
+    least: int | None = None,
+    avoids_gpus: bool = True,
 ) -> Placement | None:
     """Choose machines for a group of workers from what is free now, or return None.
 
     Workers exchange gradients, so the group gets few machines. Among machines that hold all of it,
     the one with the least room is chosen, which leaves room for larger groups elsewhere.
+
+    `least` is the size of the smallest group that decides which machines are usable.
     """
     worker = worker_capacity(resources)
-    usable = usable_machines(resources, machines, num_workers=num_workers)
+    usable = usable_machines(
+        resources, machines, num_workers=least or num_workers, avoids_gpus=avoids_gpus
+    )
     slots = {machine.name: machine.free.slots(worker) for machine in usable}
     if sum(slots.values()) < num_workers:
         return None
@@ -35,7 +45,11 @@ def place(
 
 
 def usable_machines(
-    resources: Resources, machines: Iterable[Machine], *, num_workers: int
+    resources: Resources,
+    machines: Iterable[Machine],
+    *,
+    num_workers: int,
+    avoids_gpus: bool = True,
 ) -> list[Machine]:
     """The machines that may run the workers of a group, used or not.
 
@@ -43,7 +57,7 @@ def usable_machines(
     other machines are large enough for the group.
     """
     fitting = [one for one in machines if has_labels(one.labels, resources.selector)]
-    if resources.gpus_per_worker:
+    if resources.gpus_per_worker or not avoids_gpus:
         return fitting
     worker, plain = worker_capacity(resources), [one for one in fitting if not one.capacity.gpus]
     is_enough = sum(machine.capacity.slots(worker) for machine in plain) >= num_workers
@@ -85,9 +99,22 @@ class Vacancies:
         self.machines = tuple(machines)
         self._claimed: list[tuple[Placement, Capacity]] = []
 
-    def take(self, resources: Resources, *, num_workers: int) -> Placement | None:
-        """Place a group on what is neither used nor claimed, or return None."""
-        placement = place(resources, self.unclaimed(), num_workers=num_workers)
+    def take(
+        self,
+        resources: Resources,
+        *,
+        num_workers: int,
+        least: int | None = None,
+        avoids_gpus: bool = True,
+    ) -> Placement | None:
+        """Place a group on what is neither used nor claimed, or return None: see `place`."""
+        placement = place(
+            resources,
+            self.unclaimed(),
+            num_workers=num_workers,
+            least=least,
+            avoids_gpus=avoids_gpus,
+        )
         if placement is not None:
             self.machines = using(self.machines, placement, worker_capacity(resources))
         return placement
@@ -143,13 +170,20 @@ def missing_room(
     slots = sum(min(num_workers, machine.free.slots(worker)) for machine in usable)
     if slots >= num_workers:
         return None
-    there = "; ".join(str(machine.free) for machine in usable) or "no such machine"
+    free = Counter(_free_text(machine, resources) for machine in usable)
+    there = "; ".join(text if count == 1 else f"{count} x ({text})" for text, count in free.items())
     least = "at least " if len(resources.worker_range) > 1 else ""
     labelled = f" on machines labelled {dict(resources.selector)}" if resources.selector else ""
     return (
         f"needs {least}{num_workers} workers with {worker} each{labelled}, but the cluster has "
-        f"{there}, where {slots} of them fit"
+        f"{there or 'no such machine'}, where {slots} of them fit"
     )
+
+
+def _free_text(machine: Machine, resources: Resources) -> str:
+    free = machine.free
+    is_short = resources.gpus_per_worker and not free.gpus
+    return f"{free}, 0 GPUs" if is_short else str(free)
 
 
 def groups_for(

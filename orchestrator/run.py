@@ -19,6 +19,7 @@ from orchestrator.cluster.admission import SharedGate
 from orchestrator.cluster.autoscaler import can_grow
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.fleet_watch import FleetWatch
 from orchestrator.cluster.origin import Origin, find_origin
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
@@ -193,10 +194,11 @@ class Run:
         ledger = _open_ledger(cluster, run_id)
         if not ledger.can_grow:
             self._refuse_the_impossible(cluster.machines())
-        queue = StageQueue(self.plan, ledger, cluster.machines, self.lengths_s)
+        fleet = FleetWatch(cluster.machines, ledger.report)
+        queue = StageQueue(self.plan, ledger, fleet.machines, self.lengths_s)
         channel = EventChannel(run_id)
         watch = RequestWatch(self.store, run_id, every_s=self.cancel_poll_s)
-        with ledger, watch as requests:
+        with ledger, fleet, watch as requests:
             while self._is_unfinished:
                 self._decide(channel, queue)
                 self._await_news(channel, ledger)
@@ -326,7 +328,6 @@ class Run:
             self.owned.release(start.stage.name)
             ledger.release(start.stage.name)
             del self.stages.running[start.stage.name]
-        ledger.report_if_due()
         self.progress.export_if_due()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:

@@ -159,7 +159,7 @@ def _start(planned: PlannedStage, vacancies: Vacancies, *, can_grow: bool) -> St
     stage, workers = planned.stage, planned.stage.worker_counts[0]
     wanted = 1 if stage.search is None else _wanted_trials(stage.search)
     for slots in range(wanted, 0, -1):
-        placement = vacancies.take(stage.resources, num_workers=workers * slots)
+        placement = vacancies.take(stage.resources, num_workers=workers * slots, least=workers)
         if placement is not None:
             return Start(planned, placement, slots)
     whole = idle(vacancies.machines)

@@ -6,14 +6,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.admission import OVERDUE_PART
+from orchestrator.admission import patience_s
 from orchestrator.capacity import Machine
 from orchestrator.cluster.placement import Ledger
-from orchestrator.plan import Plan, PlannedStage
+from orchestrator.plan import Plan
 from orchestrator.schedule import Block, Queue, Start, State, decide, find_waits, ready_stages
-
-LOOK_S = 1.0
-"""How old the list of the cluster's machines may be."""
 
 
 @dataclass
@@ -23,12 +20,11 @@ class StageQueue:
     plan: Plan
     ledger: Ledger
     find_machines: Callable[[], tuple[Machine, ...]]
+    """Returns the machines of the cluster at once."""
     lengths_s: Mapping[str, float] = field(default_factory=dict)
     """By stage, the time from its start to the end of the last stage that needs it."""
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
-    _found: tuple[Machine, ...] = ()
-    _found_at_s: float = float("-inf")
     _ready_since_s: dict[str, float] = field(default_factory=dict)
 
     def decide(
@@ -45,18 +41,16 @@ class StageQueue:
         """Return what each waiting stage waits for, by its name."""
         machines = self._machines()
         waits = find_waits(self.plan, states, machines=machines, elsewhere=elsewhere)
-        overdue = self._overdue(states)
+        overdue = self._overdue(states) - elsewhere.keys()
         for planned in ready_stages(self.plan, states):
-            if overdue and planned.name not in waits:
-                waits[planned.name] = f"behind {', '.join(sorted(overdue))}"
+            ahead = sorted(overdue - {planned.name})
+            if ahead and planned.name not in waits:
+                waits[planned.name] = f"behind {', '.join(ahead)}"
         return waits
 
     def _machines(self) -> tuple[Machine, ...]:
         """The machines of the cluster, used by the stages of this run. Machines join and leave."""
-        now_s = self.clock()
-        if now_s - self._found_at_s >= LOOK_S:
-            self._found, self._found_at_s = self.find_machines(), now_s
-        return self.ledger.used(self._found)
+        return self.ledger.used(self.find_machines())
 
     def _overdue(self, states: Mapping[str, State]) -> frozenset[str]:
         """The stages that have been ready for so long that machines are kept for them."""
@@ -67,9 +61,5 @@ class StageQueue:
         return frozenset(
             planned.name
             for planned in ready
-            if now_s - self._ready_since_s[planned.name] >= _patience_s(planned)
+            if now_s - self._ready_since_s[planned.name] >= patience_s(planned.stage.resources)
         )
-
-
-def _patience_s(planned: PlannedStage) -> float:
-    return planned.stage.resources.max_wait_min * 60 * OVERDUE_PART

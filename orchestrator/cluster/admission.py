@@ -22,7 +22,7 @@ from orchestrator.cluster.events import NAMESPACE
 from orchestrator.fleet import Placement
 from orchestrator.spec import Resources
 
-ANSWER_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 10.0
 
 
 class Gate(Protocol):
@@ -95,10 +95,11 @@ class SharedGate:
 
     def _tell(self, call: Callable[[Any], Any]) -> None:
         """Send a message without waiting for an answer. An actor that was never asked knows nothing
-        of this run."""
-        with suppress(ray.exceptions.RayError), self._lock:
-            if self._known is not None:
-                call(self._known)
+        of this run. Takes no lock: a thread that has it may wait for a lost head."""
+        known = self._known
+        with suppress(ray.exceptions.RayError):
+            if known is not None:
+                call(known)
 
     def _answer(self, call: Callable[[Any], Any]) -> Any:
         """Return the actor's answer. Starts another actor if it no longer exists."""

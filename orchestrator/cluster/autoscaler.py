@@ -27,6 +27,8 @@ ANSWER_TIMEOUT_S = 30.0
 SETTLE_S = 5.0
 """After the resources of a placed group are given back, Ray reports them as free within a second or
 two. Asking again earlier would reserve them again."""
+MOST_SETTLE_S = 60.0
+_NO_ANSWER = (ray.exceptions.RayError, TimeoutError)
 _HEAD = "node:__internal_head__"
 
 
@@ -53,7 +55,10 @@ def can_grow() -> bool:
     A cluster of fixed size that was started by `ray start` has neither. KubeRay without autoscaling
     has both: its answer is then never STARTING.
     """
-    status = _read_status()
+    try:
+        status = _read_status()
+    except _NO_ANSWER:
+        return False
     names = [
         node.ray_node_type_name
         for node in status.cluster_resource_state.node_states
@@ -89,6 +94,7 @@ class GroupRequest:
         self._selectors = [dict(labels)] * num_workers
         self._pending: _Pending | None = None
         self._settled_s = 0.0
+        self._settle_s = SETTLE_S
 
     def ask(self) -> Answer:
         """Ask for the machines if this is not done yet, and return the answer so far.
@@ -102,10 +108,15 @@ class GroupRequest:
             self._pending = _Pending(
                 placement_group(self._bundles, bundle_label_selector=self._selectors)
             )
-        answer = self._pending.answer()
+        try:
+            answer = self._pending.answer()
+        except _NO_ANSWER:
+            return Answer.UNKNOWN
         if answer is Answer.PLACED:
             self.withdraw()
-            self._settled_s = time.monotonic() + SETTLE_S
+            # Others may be faster. The more often, the longer this one leaves the room to them.
+            self._settled_s = time.monotonic() + self._settle_s
+            self._settle_s = min(MOST_SETTLE_S, self._settle_s * 2)
         return answer
 
     def withdraw(self) -> None:

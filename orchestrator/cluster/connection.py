@@ -29,6 +29,8 @@ from orchestrator.s3.offer import OFFER, locations_of_s3, make_absolute, make_of
 MAX_STARTS = 3
 """Attempts to start a local Ray."""
 _IS_LATE = "timed out during startup"
+MACHINE_LABEL = "ray.io/node-id"
+"""The label that Ray gives each machine."""
 VITAL = ("raylet", "gcs_server")
 """Processes of a local Ray that nothing restarts."""
 

@@ -8,6 +8,7 @@ from contextlib import chdir
 import ray
 
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import MACHINE_LABEL, all_machines
 from orchestrator.cluster.events import NAMESPACE, EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
 from orchestrator.cluster.log_capture import captured_output
@@ -79,7 +80,14 @@ def _await_start(worker: ray.actor.ActorHandle, attempt: Attempt, channel: Event
             return
         if channel.is_stopping(attempt.stage):
             raise StoppedError("stopped before the worker had started")
+        if not _exists(attempt.selectors[0].get(MACHINE_LABEL)):
+            raise LostAttemptError(LostAttempt({}, is_move=True, cause="its machine has left"))
     raise LostAttemptError(LostAttempt({}, is_move=True, cause=ROOM_IS_TAKEN))
+
+
+def _exists(machine: str | None) -> bool:
+    """Whether the machine to which the worker is pinned is neither gone nor leaving."""
+    return machine is None or any(one.name == machine for one in all_machines())
 
 
 def _loss_of(err: ray.exceptions.RayActorError) -> LostAttempt:

@@ -17,7 +17,7 @@ from orchestrator.capacity import NOTHING, Capacity, Machine, worker_capacity
 from orchestrator.cluster.admission import Gate, OwnGate
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.autoscaler import Answer, GroupRequest, asked_for
-from orchestrator.cluster.connection import all_machines
+from orchestrator.cluster.connection import MACHINE_LABEL, all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, StoppedError
@@ -33,9 +33,6 @@ ANSWER_AFTER_S = 10.0
 SETTLE_S = 5.0
 """How long a stage with a range of workers waits for its maximum. The resources of a group that has
 just ended become free within a second or two."""
-REPORT_RUN_S = 10.0
-MACHINE_LABEL = "ray.io/node-id"
-"""The label that Ray gives each machine."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,12 @@ class _Reserved:
     placement: Placement
     worker: Capacity
     is_admitted: bool = False
+    is_search: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether workers will start that Ray does not show yet. Those of a search come and go."""
+        return self.is_search or not self.is_admitted
 
 
 @dataclass
@@ -56,7 +59,6 @@ class Ledger:
     """Whether the cluster's autoscaler may start machines."""
     _reserved: dict[str, _Reserved] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _reported_s: float = float("-inf")
 
     def take(self, stage: str, resources: Resources, placement: Placement) -> None:
         """Reserve machines for a stage that starts. Its group may get others."""
@@ -88,27 +90,45 @@ class Ledger:
         counts: tuple[int, ...],
         *,
         length_s: float,
-        is_search: bool = False,
+        num_groups: int = 1,
+        avoids_gpus: bool = True,
     ) -> Placement | str:
         """Ask for the largest group of the stage that may start now, and reserve its machines.
         Returns why it has to wait if it has to.
 
-        A search asks for its first trial, and keeps what it has reserved for the others.
+        A search with `num_groups` trials at a time asks for the first one, and keeps what it has
+        reserved for the others.
         """
         with self._lock:
             others = [
-                one for name, one in self._reserved.items() if name != stage and not one.is_admitted
+                one for name, one in self._reserved.items() if name != stage and one.is_pending
             ]
-            kept = self._reserved.get(stage) if is_search else None
-        asker, reserved = Asker(self.run_id, stage), _by_machine(others)
-        request = Request(asker, resources, counts, length_s=length_s, reserved=reserved)
+        request = Request(
+            Asker(self.run_id, stage),
+            resources,
+            counts,
+            length_s=length_s,
+            reserved=_by_machine(others),
+            avoids_gpus=avoids_gpus,
+            num_groups=num_groups,
+        )
         answer = self.gate.ask(request, all_machines())
-        if not isinstance(answer, str):
-            placement = kept.placement if kept is not None else answer
-            with self._lock:
-                worker = worker_capacity(resources)
-                self._reserved[stage] = _Reserved(placement, worker, is_admitted=True)
+        with self._lock:
+            self._note(stage, resources, answer, is_search=num_groups > 1)
         return answer
+
+    def _note(
+        self, stage: str, resources: Resources, answer: Placement | str, *, is_search: bool
+    ) -> None:
+        before = self._reserved.get(stage)
+        if isinstance(answer, str):
+            # After a lost attempt, it no longer uses what it was admitted to.
+            if before is not None:
+                self._reserved[stage] = replace(before, is_admitted=False)
+            return
+        placement = before.placement if is_search and before is not None else answer
+        worker = worker_capacity(resources)
+        self._reserved[stage] = _Reserved(placement, worker, is_admitted=True, is_search=is_search)
 
     def __enter__(self) -> Self:
         return self
@@ -116,11 +136,9 @@ class Ledger:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.gate.leave(self.run_id)
 
-    def report_if_due(self) -> None:
-        """Tell the gate at least every `REPORT_RUN_S` that the run still exists."""
-        if time.monotonic() - self._reported_s >= REPORT_RUN_S:
-            self._reported_s = time.monotonic()
-            self.gate.report(self.run_id)
+    def report(self) -> None:
+        """Tell the gate that the run still exists."""
+        self.gate.report(self.run_id)
 
 
 def _by_machine(reserved: Iterable[_Reserved]) -> Mapping[str, Capacity]:
@@ -143,7 +161,8 @@ class Room:
     channel: EventChannel
     length_s: float = 0
     """The time to the end of the last stage that needs this one."""
-    is_search: bool = False
+    num_groups: int = 1
+    """The number of trials at a time of a search."""
 
     def take(self, attempt: Attempt) -> Placement:
         """Wait until the smallest group may start, then reserve the largest that fits.
@@ -155,23 +174,25 @@ class Room:
         deadline_s = time.monotonic() + SETTLE_S
         while sum(placement.values()) < self.counts[-1] and time.monotonic() < deadline_s:
             time.sleep(CHECK_INTERVAL_S)
-            answer = self._ask()
+            answer = self._ask(avoids_gpus=True)
             placement = self._await_least(attempt) if isinstance(answer, str) else answer
         return placement
 
-    def _ask(self) -> Placement | str:
+    def _ask(self, *, avoids_gpus: bool) -> Placement | str:
         return self.ledger.ask(
             self.stage,
             self.resources,
             self.counts,
             length_s=self.length_s,
-            is_search=self.is_search,
+            num_groups=self.num_groups,
+            avoids_gpus=avoids_gpus,
         )
 
     def _await_least(self, attempt: Attempt) -> Placement:
         with self._growth() as growth:
-            wait = _Wait(self, attempt, growth)
-            while isinstance(answer := self._ask(), str):
+            wait = _Wait(self, attempt, growth, time.monotonic())
+            # A machine that the autoscaler started for this group may be one with GPUs.
+            while isinstance(answer := self._ask(avoids_gpus=not wait.was_placed), str):
                 wait.go_on(answer)
         return answer
 
@@ -194,14 +215,17 @@ class _Wait:
     room: Room
     attempt: Attempt
     growth: GroupRequest | None
+    began_s: float
     waited_s: float = 0
-    _began_s: float = field(default_factory=time.monotonic)
+    was_placed: bool = False
+    """Whether Ray once had room for the group while it asked the autoscaler."""
     _reported: tuple[float, Answer | None] | None = None
     """When the last report was made, and what the autoscaler answered."""
 
     def go_on(self, reason: str) -> None:
         """Wait a second for what `reason` describes. Raises ClusterError or StoppedError."""
         now_s, answer = time.monotonic(), self.growth.ask() if self.growth is not None else None
+        self.was_placed |= answer is Answer.PLACED
         missing = reason if answer is None else f"{reason}; autoscaler: {answer.value}"
         # Report before the deadline check: if an actor starts slowly, this may already be the
         # second check.
@@ -217,7 +241,7 @@ class _Wait:
     def _is_report_due(self, now_s: float, answer: Answer | None) -> bool:
         if self._reported is None:
             is_open = answer is Answer.UNKNOWN
-            return now_s - self._began_s > (ANSWER_AFTER_S if is_open else REPORT_AFTER_S)
+            return now_s - self.began_s > (ANSWER_AFTER_S if is_open else REPORT_AFTER_S)
         reported_s, before = self._reported
         is_news = answer not in (before, Answer.PLACED)
         return is_news or now_s - reported_s > REPORT_INTERVAL_S
@@ -252,13 +276,12 @@ def roaming_selector(
     resources: Resources, machines: Iterable[Machine], *, num_workers: int
 ) -> Mapping[str, str]:
     """Return the label selector of workers that Ray may start on any usable machine, also on one
-    that joins later."""
+    that joins later. They avoid machines with GPUs only if several others are there: if the only
+    other one left, they would wait forever."""
     machines = tuple(machines)
     usable = usable_machines(resources, machines, num_workers=num_workers)
-    if resources.gpus_per_worker or any(machine.capacity.gpus for machine in usable):
-        return resources.selector
     avoided = [machine.name for machine in machines if machine.capacity.gpus]
-    return {
-        **resources.selector,
-        **({MACHINE_LABEL: f"!in({','.join(avoided)})"} if avoided else {}),
-    }
+    is_plain = not any(machine.capacity.gpus for machine in usable)
+    if resources.gpus_per_worker or not avoided or not is_plain or len(usable) == 1:
+        return resources.selector
+    return {MACHINE_LABEL: f"!in({','.join(avoided)})", **resources.selector}

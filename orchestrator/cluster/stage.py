@@ -100,7 +100,9 @@ def run_stage(
     attempt = replace(attempt, logs=replace(logs, num_trials=num_trials), records=records)
     if stage.search is not None:
         counts = stage.worker_counts
-        room = Room(stage.name, stage.resources, counts, ledger, channel, length_s, is_search=True)
+        room = Room(
+            stage.name, stage.resources, counts, ledger, channel, length_s, num_groups=slots
+        )
         workers = sum(room.take(attempt).values())
         attempt = begin_attempt(replace(attempt, workers=workers), time.time())
         note_attempts(store, attempt)

@@ -56,6 +56,9 @@ ExpectationText = Annotated[
 
 
 Count = Annotated[int, Field(ge=1)]
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL_NAME = re.compile(rf"(?:[A-Za-z0-9][A-Za-z0-9.-]{{0,252}}/)?{_LABEL}")
+_LABEL_SELECTOR = re.compile(rf"!?{_LABEL}|!?in\({_LABEL}(?:, ?{_LABEL})*\)")
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """The label that Ray gives each machine with GPUs."""
 
@@ -105,7 +108,12 @@ class Resources(Params):
         return range(least, most + 1)
 
     def checks(self) -> tuple[Check, ...]:
-        return (self._least_before_most, self._whole_above_one, self._accelerator_has_gpus)
+        return (
+            self._least_before_most,
+            self._whole_above_one,
+            self._accelerator_has_gpus,
+            self._selects_labels,
+        )
 
     def _least_before_most(self) -> Iterator[Misfit]:
         if not self.worker_range:
@@ -119,6 +127,15 @@ class Resources(Params):
                 f"gpus_per_worker above 1 must be a whole number, not {self.gpus_per_worker:g}"
             )
             yield Misfit(("gpus_per_worker",), message)
+
+    def _selects_labels(self) -> Iterator[Misfit]:
+        for name, wanted in self.labels.items():
+            if not (_LABEL_NAME.fullmatch(name) and _LABEL_SELECTOR.fullmatch(wanted)):
+                message = (
+                    f"{name}: {wanted!r} is not a label selector of Ray; write a, !a, in(a, b) or "
+                    "!in(a, b), with letters, digits, '-', '_' and '.'"
+                )
+                yield Misfit(("labels",), message)
 
     def _accelerator_has_gpus(self) -> Iterator[Misfit]:
         if self.accelerator is not None and not self.gpus_per_worker:

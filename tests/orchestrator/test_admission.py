@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.admission import FORGET_REQUEST_S, FORGET_RUN_S, Admission, Asker, Request
-from orchestrator.capacity import NOTHING, Capacity, Machine, worker_capacity
+from orchestrator.capacity import NOTHING, Capacity, Machine, lacking, worker_capacity
 from orchestrator.fleet import Placement, place, using
 from orchestrator.spec import Resources
 
@@ -205,7 +205,7 @@ class Drivers:
         free = using(self.machines, placement, worker)
         for running, resources in self._running.values():
             free = using(free, running, worker_capacity(resources))
-        assert all(machine.free >= NOTHING for machine in free)
+        assert all(lacking(NOTHING, machine.free) is None for machine in free)
 
     def _end(self, now_s: int, run: str, name: str) -> None:
         placement, resources = self._running.pop((run, name))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.capacity import Capacity, Machine, worker_capacity
+from orchestrator.capacity import NOTHING, Capacity, Machine, lacking, worker_capacity
 from orchestrator.fleet import (
     Vacancies,
     groups_for,
@@ -94,6 +94,25 @@ def test_labels_match_as_in_rays_selectors(
     assert has_labels(labels, {"zone": wanted}) is is_match
 
 
+def test_search_without_gpus_takes_no_more_trials_than_fit_on_machines_without_gpus() -> None:
+    vacancies, trial = Vacancies([machine("gpu", 64, 8), machine("plain", 8)]), Resources()
+    assert vacancies.take(trial, num_workers=64, least=1) is None
+    assert vacancies.take(trial, num_workers=8, least=1) == {"plain": 8}
+
+
+def test_worker_with_more_than_half_of_a_gpu_shares_it_with_no_other() -> None:
+    resources = Resources(gpus_per_worker=0.6)
+    assert place(resources, (machine("two", 16, 2),), num_workers=2) == {"two": 2}
+    assert place(resources, (machine("two", 16, 2),), num_workers=3) is None
+
+
+def test_machines_without_a_free_gpu_are_counted() -> None:
+    full = [machine(name, 8, 8).using(Capacity(1, 8)) for name in "abc"]
+    assert "but the cluster has 3 x (7 CPUs, 0 GPUs), where 0 of them fit" in str(
+        missing_room(GPU, full, num_workers=1)
+    )
+
+
 def test_fractions_of_a_gpu_add_up() -> None:
     resources = Resources(gpus_per_worker=0.1)
     assert place(resources, (machine("one", 16, 1),), num_workers=10) == {"one": 10}
@@ -158,8 +177,9 @@ def test_placement_fits_exactly_if_there_is_one(
     if placement is not None:
         assert sum(placement.values()) == num_workers
         assert all(count <= slots[name] for name, count in placement.items())
-        assert all(Capacity(0, 0) <= one.free for one in using(machines, placement, worker))
+        after = using(machines, placement, worker)
+        assert all(lacking(NOTHING, one.free) is None for one in after)
 
 
 def _most_workers(machine: Machine, worker: Capacity) -> int:
-    return max(count for count in range(20) if worker * count <= machine.free)
+    return max(count for count in range(20) if lacking(worker * count, machine.free) is None)

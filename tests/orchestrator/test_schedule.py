@@ -194,8 +194,7 @@ def test_stage_that_fits_on_no_machine_any_more_starts_to_wait_for_one(wide: Pla
 def test_waiting_stage_says_that_no_machine_has_room_for_a_worker(wide: Plan) -> None:
     waits = find_waits(wide, _states(wide), machines=machines_with(7, 7, 7))
     assert waits["large"] == (
-        "needs 2 workers with 8 CPUs each, but the cluster has 7 CPUs; 7 CPUs; 7 CPUs, "
-        "where 0 of them fit"
+        "needs 2 workers with 8 CPUs each, but the cluster has 3 x (7 CPUs), where 0 of them fit"
     )
 
 

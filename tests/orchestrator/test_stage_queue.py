@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.capacity import NOTHING, Capacity, Machine
+from orchestrator.capacity import NOTHING, Capacity, Machine, lacking
 from orchestrator.cluster.placement import Ledger
 from orchestrator.critical_path import critical_path_s
 from orchestrator.plan import Plan, PlannedStage
@@ -68,7 +68,7 @@ class SimulatedRun:
             stage = decision.stage.stage
             self.ledger.take(stage.name, stage.resources, decision.placement)
             self.states[stage.name], self.began_s[stage.name] = State.RUNNING, self.now_s
-        assert all(machine.free >= NOTHING for machine in self.ledger.used(FLEET))
+        assert all(lacking(NOTHING, one.free) is None for one in self.ledger.used(FLEET))
 
     def _running(self) -> list[str]:
         return [name for name, state in self.states.items() if state is State.RUNNING]

@@ -92,8 +92,10 @@ def test_stages_that_grow_together_share_the_capacity(machines: Sequence[Machine
 def test_search_keeps_what_it_reserved_for_its_trials(machines: Sequence[Machine]) -> None:
     ledger, trial = Ledger("run"), Resources(cpus_per_worker=2)
     ledger.take("search", trial, {"m": 3})
-    assert ledger.ask("search", trial, (1,), length_s=0, is_search=True) == {"m": 1}
+    assert ledger.ask("search", trial, (1,), length_s=0, num_groups=3) == {"m": 1}
     assert _free(ledger) == 2
+    ledger.take("elastic", ELASTIC, {"m": 1})
+    assert _grow(ledger) == 2
 
 
 def test_each_worker_starts_on_the_machine_where_it_was_admitted() -> None:
@@ -106,7 +108,8 @@ def test_each_worker_starts_on_the_machine_where_it_was_admitted() -> None:
 
 
 def test_trials_without_gpus_may_run_on_all_machines_without_gpus() -> None:
-    machines = (Machine(Capacity(8, 4), {}, "g"), Machine(Capacity(8, 8), {}, "h"), *MACHINE)
+    gpus = (Machine(Capacity(8, 4), {}, "g"), Machine(Capacity(8, 8), {}, "h"))
+    machines = (*gpus, *MACHINE, Machine(Capacity(8, 0), {}, "n"))
     plain = Resources(workers=1, labels={"zone": "a"})
     labelled = tuple(Machine(one.capacity, {"zone": "a"}, one.name) for one in machines)
     assert roaming_selector(plain, labelled, num_workers=1) == {
@@ -114,8 +117,8 @@ def test_trials_without_gpus_may_run_on_all_machines_without_gpus() -> None:
         "ray.io/node-id": "!in(g,h)",
     }
     assert roaming_selector(plain, labelled[:2], num_workers=1) == {"zone": "a"}
-    gpus = Resources(gpus_per_worker=1)
-    assert roaming_selector(gpus, machines, num_workers=1) == {}
+    assert roaming_selector(plain, labelled[:3], num_workers=1) == {"zone": "a"}
+    assert roaming_selector(Resources(gpus_per_worker=1), machines, num_workers=1) == {}
 
 
 @dataclass

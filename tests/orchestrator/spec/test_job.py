@@ -186,3 +186,14 @@ def test_accelerator_is_a_label_next_to_the_others() -> None:
 def test_accelerator_without_gpus_is_refused() -> None:
     with pytest.raises(ValueError, match="accelerator H100 needs gpus_per_worker above 0"):
         Resources(accelerator="H100")
+
+
+@pytest.mark.parametrize("wanted", ["-a", "in()", "in(a,", "a b", "!!a", "in(a, !b)"])
+def test_label_that_ray_cannot_select_is_refused(wanted: str) -> None:
+    with pytest.raises(ValueError, match="is not a label selector of Ray"):
+        Resources(labels={"zone": wanted})
+
+
+@pytest.mark.parametrize("wanted", ["a", "!a-1", "in(a, b)", "!in(a,b.c)"])
+def test_label_selectors_of_ray_are_accepted(wanted: str) -> None:
+    assert Resources(labels={"ray.io/zone": wanted}).selector == {"ray.io/zone": wanted}
