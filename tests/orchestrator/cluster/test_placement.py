@@ -154,10 +154,10 @@ class Listener:
 @pytest.fixture
 def wait(
     machines: list[Machine], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Sequence[Answer]], tuple[Placement, list[str]]]:
-    """Waits for a machine with a GPU, which joins after the last answer of the autoscaler."""
+) -> Callable[..., tuple[Placement, list[str]]]:
+    """Waits for a machine with GPUs, which joins after the last answer of the autoscaler."""
 
-    def wait(answers: Sequence[Answer]) -> tuple[Placement, list[str]]:
+    def wait(answers: Sequence[Answer], gpus: float = 1) -> tuple[Placement, list[str]]:
         autoscaler = Autoscaler(list(answers))
 
         def sleep(seconds: float) -> None:
@@ -169,7 +169,7 @@ def wait(
         monkeypatch.setattr(placement, "time", clock)
         monkeypatch.setattr(placement, "asked_for", lambda *_, **__: nullcontext(autoscaler))
         listener: Any = Listener()
-        resources = Resources(gpus_per_worker=1, max_wait_min=90)
+        resources = Resources(gpus_per_worker=gpus, max_wait_min=90)
         room = Room("gpu", resources, (1,), replace(ledger, can_grow=True), listener)
         listener.stage = "gpu"
         return room.take(listener), listener.texts
@@ -182,8 +182,18 @@ def test_stage_waits_for_a_machine_that_the_autoscaler_starts(wait: Any) -> None
     assert found == {"joined": 1}
     assert texts == [
         "waiting for resources: needs 1 workers with 1 CPUs, 1 GPUs each, but the cluster has "
-        "8 CPUs, where 0 of them fit now; autoscaler: it starts machines for the group"
+        "8 CPUs, 0 GPUs, where 0 of them fit now; autoscaler: it starts machines for the group"
     ]
+
+
+def test_stage_without_gpus_uses_a_machine_with_gpus_only_if_it_was_started_for_it(
+    wait: Any, machines: list[Machine]
+) -> None:
+    machines[0] = machines[0].using(Capacity(8, 0))
+    assert wait([Answer.STARTING, Answer.PLACED], gpus=0)[0] == {"joined": 1}
+    machines.pop()
+    with pytest.raises(ClusterError, match=r"^waited 90 minutes for resources: "):
+        wait([Answer.STARTING] * 4, gpus=0)
 
 
 def test_group_that_the_autoscaler_can_never_hold_fails_at_once(wait: Any) -> None:
