@@ -235,11 +235,12 @@ def test_trial_requests_the_resources_of_its_workers(
     workers: int, labels: dict[str, str], taken: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: partial(trial))
-    resources = Resources(
-        cpus_per_worker=4, gpus_per_worker=1, memory_gib_per_worker=2, labels=labels
-    )
+    resources = Resources(cpus_per_worker=4, gpus_per_worker=1, memory_gib_per_worker=2)
     attempt: Any = SimpleNamespace(
-        resources=resources, needs_group=workers > 1, ray_name="job.search-01234567"
+        resources=resources,
+        selectors=(labels,) * workers,
+        needs_group=workers > 1,
+        ray_name="job.search-01234567",
     )
     trainable = make_trainable(attempt, None)  # type: ignore[arg-type]
     assert trainable._resources.required_resources == taken
