@@ -20,8 +20,8 @@ from orchestrator.cluster.autoscaler import can_grow
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.fleet_watch import FleetWatch
+from orchestrator.cluster.ledger import Ledger
 from orchestrator.cluster.origin import Origin, find_origin
-from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.contract import Event
 from orchestrator.critical_path import critical_path_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.admission import patience_s
 from orchestrator.capacity import Machine
-from orchestrator.cluster.placement import Ledger
+from orchestrator.cluster.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.schedule import Block, Queue, Start, State, decide, find_waits, ready_stages
 

@@ -35,9 +35,10 @@ from orchestrator.cluster.failures import (
     failed_rank,
     first_line,
 )
+from orchestrator.cluster.ledger import Ledger
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.origin import Records
-from orchestrator.cluster.placement import Ledger, Room, pinned_selectors, roaming_selector
+from orchestrator.cluster.placement import Room, pinned_selectors, roaming_selector
 from orchestrator.cluster.usage import usage_facts
 from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, FailedWorker, JobError, LeaseLostError, StoreError

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.capacity import NOTHING, Capacity, Machine, lacking
-from orchestrator.cluster.placement import Ledger
+from orchestrator.cluster.ledger import Ledger
 from orchestrator.critical_path import critical_path_s
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.schedule import Start, State, ready_stages

@@ -1,27 +1,25 @@
-"""The stages of a run reserve machines, and no two of them the same."""
+"""A stage waits for machines, and its workers start on those."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.capacity import Capacity, Machine
-from orchestrator.cluster import placement
+from orchestrator.cluster import ledger, placement
 from orchestrator.cluster.autoscaler import Answer
-from orchestrator.cluster.placement import Ledger, Room, pinned_selectors, roaming_selector
+from orchestrator.cluster.ledger import Ledger
+from orchestrator.cluster.placement import Room, pinned_selectors, roaming_selector
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError
 from orchestrator.fleet import Placement
 from orchestrator.spec import Resources
 
-FIXED = Resources(workers=3)
-ELASTIC = Resources(workers=(1, 8))
 MACHINE = (Machine(Capacity(8, 0), {}, "m"),)
 
 
@@ -29,73 +27,9 @@ MACHINE = (Machine(Capacity(8, 0), {}, "m"),)
 def machines(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
     """The cluster's machines: first one with 8 CPUs."""
     found = list(MACHINE)
-    monkeypatch.setattr(placement, "all_machines", lambda: tuple(found))
+    for module in (ledger, placement):
+        monkeypatch.setattr(module, "all_machines", lambda: tuple(found))
     return found
-
-
-@pytest.fixture
-def ledger(machines: Sequence[Machine]) -> Ledger:
-    """The ledger of a run of which two stages begin: one with 1 to 8 workers, one with 3."""
-    ledger = Ledger("run")
-    ledger.take("elastic", ELASTIC, {"m": 1})
-    ledger.take("fixed", FIXED, {"m": 3})
-    return ledger
-
-
-def _grow(ledger: Ledger, stage: str = "elastic") -> int:
-    """The number of workers that a stage with a range gets."""
-    answer = ledger.ask(stage, ELASTIC, tuple(ELASTIC.worker_range), length_s=0)
-    assert not isinstance(answer, str), answer
-    return sum(answer.values())
-
-
-def _free(ledger: Ledger) -> float:
-    (machine,) = ledger.used(MACHINE)
-    return machine.free.cpus
-
-
-def test_stage_grows_into_free_capacity(ledger: Ledger) -> None:
-    assert _grow(ledger) == 5
-    assert _free(ledger) == 0
-
-
-def test_attempt_uses_freed_and_joined_machines(ledger: Ledger, machines: list[Machine]) -> None:
-    machines[0] = machines[0].using(Capacity(6, 0))
-    assert _grow(ledger) == 1  # two CPUs are free, but the other stage needs three
-    machines[0] = MACHINE[0]
-    ledger.release("fixed")
-    assert _grow(ledger) == 8
-    machines.append(Machine(Capacity(2, 0), {}, "joined"))
-    assert _grow(ledger) == 8
-    ledger.take("fixed", FIXED, {"m": 3})
-    assert _grow(ledger) == 7
-
-
-def test_stage_shrinks_to_its_minimum_after_a_lost_machine(
-    ledger: Ledger, machines: list[Machine]
-) -> None:
-    _grow(ledger)
-    machines[0] = Machine(Capacity(2, 0), {}, "m")
-    assert _grow(ledger) == 1
-    assert _free(ledger) == 4
-
-
-def test_stages_that_grow_together_share_the_capacity(machines: Sequence[Machine]) -> None:
-    ledger = Ledger("run")
-    stages = [f"stage{index}" for index in range(4)]
-    for stage in stages:
-        ledger.take(stage, ELASTIC, {"m": 1})
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(lambda stage: _grow(ledger, stage), stages)) == 8
-
-
-def test_search_keeps_what_it_reserved_for_its_trials(machines: Sequence[Machine]) -> None:
-    ledger, trial = Ledger("run"), Resources(cpus_per_worker=2)
-    ledger.take("search", trial, {"m": 3})
-    assert ledger.ask("search", trial, (1,), length_s=0, num_groups=3) == {"m": 1}
-    assert _free(ledger) == 2
-    ledger.take("elastic", ELASTIC, {"m": 1})
-    assert _grow(ledger) == 2
 
 
 def test_each_worker_starts_on_the_machine_where_it_was_admitted() -> None:
@@ -152,8 +86,14 @@ class Listener:
 
 
 @pytest.fixture
+def growing() -> Ledger:
+    """The ledger of a run on a cluster that can grow."""
+    return Ledger("run", can_grow=True)
+
+
+@pytest.fixture
 def wait(
-    machines: list[Machine], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    machines: list[Machine], growing: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[Placement, list[str]]]:
     """Waits for a machine with GPUs, which joins after the last answer of the autoscaler."""
 
@@ -170,7 +110,7 @@ def wait(
         monkeypatch.setattr(placement, "asked_for", lambda *_, **__: nullcontext(autoscaler))
         listener: Any = Listener()
         resources = Resources(gpus_per_worker=gpus, max_wait_min=90)
-        room = Room("gpu", resources, (1,), replace(ledger, can_grow=True), listener)
+        room = Room("gpu", resources, (1,), growing, listener)
         listener.stage = "gpu"
         return room.take(listener), listener.texts
 
@@ -202,9 +142,9 @@ def test_group_that_the_autoscaler_can_never_hold_fails_at_once(wait: Any) -> No
 
 
 def test_time_in_which_other_stages_of_the_run_use_the_limit_does_not_count(
-    wait: Any, ledger: Ledger
+    wait: Any, growing: Ledger
 ) -> None:
     with pytest.raises(ClusterError, match=r"^waited 90 minutes for resources: "):
         wait([Answer.FULL] * 4)
-    _grow(ledger)
+    growing.ask("other", Resources(), (1,), length_s=0)
     assert wait([Answer.FULL] * 4)[0] == {"joined": 1}
