@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import pytest
 import ray
 from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
