@@ -68,9 +68,9 @@ def find_versions(address: str) -> dict[str, str]:
     cluster answers.
     """
     check_address(address)
-    client = GcsClient(address=head_address(address))
+    head = head_address(address)
     try:
-        metadata = get_cluster_metadata(client)
+        metadata = get_cluster_metadata(GcsClient(address=head))
     except Exception as err:  # Ray raises plain exceptions
         raise ClusterError(
             f"cluster {address}: does not report its versions: {first_line(err)}; check that the "

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifact import Deviation, Manifest, digest_of
+from orchestrator.artifact import Artifact, Deviation, File, Manifest, digest_of
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.publishing import publish_result
 from orchestrator.contract import StageResult
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import IntegrityError, StoreError
 from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.recipe import param_deviations, recipe_audit
 from orchestrator.spec import Resources, load_job, template_params
@@ -141,3 +141,13 @@ def test_param_that_adds_a_metric_is_in_key_but_no_deviation(tmp_path: Path) -> 
     assert stage.in_key()["tta"] is True
     assert "tta" not in recipe_audit(stage)
     assert "miou_ms_flip" in KINDS["segmentation"].metrics(stage)
+
+
+def test_a_published_blob_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    outside = Artifact(files=(File(path="model", sha256="f" * 64, size=5),))
+    with pytest.raises(StoreError, match=r"f{64} \(model\) was deleted before .* --force STAGE$"):
+        publish_result(
+            make_attempt(tmp_path, "pretrain"),
+            StageResult({}, ()),
+            published={"checkpoint": outside},
+        )

@@ -193,6 +193,12 @@ def test_what_is_not_a_whole_bundle_is_refused(published: Published) -> None:
             _faults(odd)
 
 
+def test_a_tar_file_without_digests_is_not_a_bundle(in_folder: Published) -> None:
+    changed = rewritten(write(in_folder, is_signed=False), lambda all_: all_[1:])
+    with pytest.raises(IntegrityError, match=r"is not a bundle: its first file is not digests\."):
+        check_bundle(changed)
+
+
 def test_a_header_that_claims_much_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,3 +231,36 @@ def test_keys_are_read_from_pem_files_and_never_shown(tmp_path: Path) -> None:
         load_public_key(path)
     with pytest.raises(JobError, match="cannot be read: No such file"):
         load_public_key(tmp_path / "none.pem")
+    with pytest.raises(JobError, match=r"^--sign .*/none\.pem: cannot be read: No such file"):
+        load_private_key(tmp_path / "none.pem")
+
+
+def test_a_job_without_results_has_no_bundle(in_folder: Published) -> None:
+    with pytest.raises(JobError, match=r"^other: has no finished stage in the store .*/store$"):
+        write_bundle(
+            in_folder.store, "other", Path("other.tar"), reports={}, has_weights=False, key=None
+        )
+    assert not Path("other.tar").exists()
+
+
+def test_a_bundle_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"^.*/none\.tar: cannot be read: No such file"):
+        check_bundle(tmp_path / "none.tar")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (b"{", b"[", "is not a list of digests"),
+        (b'"schema_version": 1', b'"schema_version": 2', "is of another release"),
+    ],
+)
+def test_digests_that_this_release_does_not_know_are_refused(
+    in_folder: Published, old: bytes, new: bytes, fault: str
+) -> None:
+    path = rewritten(
+        write(in_folder, is_signed=False),
+        lambda all_: [(all_[0][0], all_[0][1].replace(old, new, 1)), *all_[1:]],
+    )
+    with pytest.raises(IntegrityError, match=rf"^changed\.tar: digests\.json {fault}$"):
+        check_bundle(path)

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.artifacts import copy as copying
 from orchestrator.artifacts.copy import Copied, copy_job
+from orchestrator.digests import Digests
 from orchestrator.errors import IntegrityError, JobError
 from orchestrator.store import Store, open_store
 from orchestrator.store.folder import FolderStore
@@ -92,6 +93,21 @@ def test_a_damaged_blob_is_not_copied_and_no_manifest_is(
 ) -> None:
     published.store.write(published.blob(b"weights"), b"weighty")
     with pytest.raises(IntegrityError, match="differs from its sha256"):
+        copy(published.store, target)
+    assert target.names("manifests") == target.names("jobs") == []
+
+
+def test_a_blob_that_changes_before_its_upload_ends_the_copy(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = FolderStore.upload
+
+    def change_and_upload(store: FolderStore, name: str, path: Path) -> Digests:
+        path.write_bytes(b"another process wrote here")
+        return step(store, name, path)
+
+    monkeypatch.setattr(FolderStore, "upload", change_and_upload)
+    with pytest.raises(IntegrityError, match=r"/\w{32}: changed while it was uploaded; run again$"):
         copy(published.store, target)
     assert target.names("manifests") == target.names("jobs") == []
 

@@ -18,7 +18,7 @@ from orchestrator.artifacts import survey
 from orchestrator.artifacts.gc import UNFINISHED, Removed, collect_garbage
 from orchestrator.artifacts.listing import stored_keys
 from orchestrator.artifacts.survey import BLOBS, RESULTS, RESUME_STATE, RUNS
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import IntegrityError, StoreError
 from orchestrator.process import Process
 from orchestrator.runs.last_run import LastRun, load_last_run
 from orchestrator.store import Store, open_store
@@ -280,3 +280,19 @@ def _peak_of(num_blobs: int) -> int:
     tracemalloc.stop()
     assert removed[BLOBS].num == num_blobs
     return peak
+
+
+def test_a_round_that_has_no_time_left_to_delete_is_an_error(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.write(LOOSE, b"loose")
+    now_s = count()  # each look at the clock comes later than a round may last
+    with pytest.raises(StoreError, match=r"^store older: it took more than \d+ s to check .*again"):
+        collect_garbage(
+            cast(Store, Older(store, by_s=3600.0)),
+            grace_s=60.0,
+            blob_grace_s=60.0,
+            has_results=False,
+            is_dry=False,
+            clock=lambda: next(now_s) * 2 * MARKED_WORK_S,
+        )
+    assert store.read(LOOSE) == b"loose"

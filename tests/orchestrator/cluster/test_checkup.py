@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 import ray
 from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
@@ -38,6 +40,17 @@ def test_a_cluster_reports_its_versions(cluster_address: str) -> None:
     assert find_versions(cluster_address) == {"ray": here["ray"], "python": here["python"]}
     with pytest.raises(ClusterError, match="cannot connect"):
         find_versions("127.0.0.1:1")
+
+
+def test_a_server_that_is_not_ray_is_an_error_with_advice() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))  # it answers as gRPC does, but knows no call
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(ClusterError, match=r"does not report its versions: .*; check that the"):
+            find_versions(f"127.0.0.1:{port}")
+    finally:
+        server.stop(grace=None).wait()
 
 
 def test_a_cluster_with_another_ray_is_not_joined(other_version: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.errors import IntegrityError
 from orchestrator.store import s3
 from orchestrator.store.s3 import LEAST_PARTS_AHEAD, PARTS_AHEAD, S3Store
 
@@ -74,3 +75,17 @@ def test_download_has_all_parts_again_when_the_others_have_ended(
     next(third)
     _await_reads(read, 1 + PARTS_AHEAD)
     assert len(read) == 1 + PARTS_AHEAD
+
+
+def test_object_that_is_replaced_during_its_download_is_refused(store: S3Store) -> None:
+    stream = store.stream("large", size=SIZE)
+    assert stream is not None
+    next(stream)
+    store.write("large", b"short")
+    with pytest.raises(IntegrityError, match=r"^store s3://.*: large was replaced during the down"):
+        b"".join(stream)
+
+
+def test_object_of_another_size_is_refused(store: S3Store) -> None:
+    with pytest.raises(IntegrityError, match=f"large has {SIZE} bytes instead of {SIZE - 1}$"):
+        store.stream("large", size=SIZE - 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from cat_model import Cat, CatConfig, load_classifier, save_classifier
+from cat_model.weights.load import DESCRIPTION_FILE
 from orchestrator.cli.artifacts.conversion import convert_checkpoint
 from orchestrator.errors import CheckpointError, IntegrityError, JobError, StoreError
 from pipelines.openmmlab.building import build_network
@@ -23,6 +26,14 @@ from tests.orchestrator.cli.artifacts.running import run, run_json
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 __all__ = ["published"]
+
+WITHOUT_ONNXSCRIPT = """
+import sys
+from pathlib import Path
+sys.modules["onnxscript"] = None  # importing it raises ImportError
+from orchestrator.cli.artifacts.conversion import convert_checkpoint
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), target="onnx", kind="pretrain")
+"""
 
 
 @pytest.fixture
@@ -149,6 +160,23 @@ def test_only_a_checkpoint_is_converted(toy: Path) -> None:
     with pytest.raises(CheckpointError, match=r"^--as: the output is not a checkpoint; leave out"):
         run("get", "job.yaml", "pretrain.log", "out", "--as", "timm")
     assert files(Path("out")) == {}
+
+
+def test_a_damaged_checkpoint_is_not_converted(toy: Path, tmp_path: Path) -> None:
+    (toy / DESCRIPTION_FILE).write_text("[")
+    with pytest.raises(CheckpointError, match=rf"^--as timm: .*{DESCRIPTION_FILE}"):
+        convert_checkpoint(toy, tmp_path, target="timm", kind="pretrain")
+
+
+def test_a_missing_library_of_onnx_is_an_error_with_its_command(toy: Path, tmp_path: Path) -> None:
+    # In a process of its own: this one keeps what it has imported.
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ONNXSCRIPT, toy, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "JobError: --as onnx: onnx and onnxscript are not installed; run: pip" in done.stderr
 
 
 @pytest.fixture
