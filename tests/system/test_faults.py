@@ -274,7 +274,8 @@ class Watched:
 def test_a_group_that_loses_a_machine_continues_smaller(folder: Path, cluster: Cluster) -> None:
     resources = {"workers": [1, 3], "cpus_per_worker": 2}
     _write_job(folder, epochs=20, epoch_s=3, resumed_epoch_s=0, resources=resources)
-    node = cluster.add_node(num_cpus=2)
+    # With a GPU, as the first machine: workers without GPUs would otherwise keep to this one.
+    node = cluster.add_node(num_cpus=2, num_gpus=1)
     watched = Watched(folder, cluster.address)
     watched.run(at="epoch 2/", act=lambda: cluster.remove_node(node, allow_graceful=False))
     assert watched.told("starting ") == [
