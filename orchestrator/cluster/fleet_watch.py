@@ -23,7 +23,7 @@ class FleetWatch:
 
     find_machines: Callable[[], tuple[Machine, ...]]
     report: Callable[[], None]
-    """Called about every ten seconds, to tell other runs that this one exists."""
+    """Called about every ten seconds, so that other runs know that this one exists."""
     _found: tuple[Machine, ...] = ()
     _is_over: threading.Event = field(default_factory=threading.Event)
 

@@ -26,7 +26,7 @@ class _Reserved:
 
     @property
     def is_pending(self) -> bool:
-        """Whether workers will start that Ray does not show yet. Those of a search come and go."""
+        """Whether workers will start that Ray does not show yet. Trials of a search come and go."""
         return self.is_search or not self.is_admitted
 
 
@@ -119,7 +119,7 @@ class Ledger:
         self.gate.leave(self.run_id)
 
     def report(self) -> None:
-        """Tell the gate that the run still exists."""
+        """Report to the gate that the run still exists."""
         self.gate.report(self.run_id)
 
 

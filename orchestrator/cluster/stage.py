@@ -82,8 +82,8 @@ def run_stage(
     token: int,
 ) -> Manifest:
     """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time,
-    `length_s` the time to the end of the last stage that needs this one, `token` that of the run's
-    lease on the stage. Raises OrchestratorError."""
+    `length_s` the time to the end of the last stage that needs this one, `token` the token of the
+    run's lease on the stage. Raises OrchestratorError."""
     training = Training(training_name(planned.key), token)
     runs = note_run(store, training.folder, str(provenance["run_id"]))
     earlier = earlier_attempts(
