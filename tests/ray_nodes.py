@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.conftest import free_port
 
 MARK = "TEST_RAY_NODE"
-"""The environment variable by which the processes of a node are found, also those of its jobs."""
+"""The environment variable that marks the processes of a node and of its jobs."""
 STARTS = 3
 """On a busy machine the raylet may need longer than the 30 s that Ray allows."""
 

@@ -35,7 +35,7 @@ def _joined(title: str) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """Types commands of the page, with the names of this machine instead of those of the page."""
+    """Types commands of the page, with this machine's names instead of the page's."""
 
     names: Mapping[str, str]
     environment: Mapping[str, str]
