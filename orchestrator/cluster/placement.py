@@ -50,12 +50,15 @@ class Room:
         Ray itself would wait forever without a message. Raises ClusterError after
         `resources.max_wait_min`, or StoppedError if the stage is asked to stop.
         """
-        placement = self._await_least(attempt)
+        placement, avoids_gpus = self._await_least(attempt)
         deadline_s = time.monotonic() + SETTLE_S
         while sum(placement.values()) < self.counts[-1] and time.monotonic() < deadline_s:
             time.sleep(CHECK_INTERVAL_S)
-            answer = self._ask(avoids_gpus=True)
-            placement = self._await_least(attempt) if isinstance(answer, str) else answer
+            answer = self._ask(avoids_gpus=avoids_gpus)
+            if isinstance(answer, str):
+                placement, avoids_gpus = self._await_least(attempt)
+            else:
+                placement = answer
         return placement
 
     def _ask(self, *, avoids_gpus: bool) -> Placement | str:
@@ -68,13 +71,14 @@ class Room:
             avoids_gpus=avoids_gpus,
         )
 
-    def _await_least(self, attempt: Attempt) -> Placement:
+    def _await_least(self, attempt: Attempt) -> tuple[Placement, bool]:
+        """Return the machines of the smallest group, and whether it avoided those with GPUs."""
         with self._growth() as growth:
             wait = _Wait(self, attempt, growth, time.monotonic())
             # A machine that the autoscaler started for this group may be one with GPUs.
             while isinstance(answer := self._ask(avoids_gpus=not wait.was_placed), str):
                 wait.go_on(answer)
-        return answer
+        return answer, not wait.was_placed
 
     @contextmanager
     def _growth(self) -> Iterator[GroupRequest | None]:

@@ -97,7 +97,9 @@ def wait(
 ) -> Callable[..., tuple[Placement, list[str]]]:
     """Waits for a machine with GPUs, which joins after the last answer of the autoscaler."""
 
-    def wait(answers: Sequence[Answer], gpus: float = 1) -> tuple[Placement, list[str]]:
+    def wait(
+        answers: Sequence[Answer], gpus: float = 1, counts: tuple[int, ...] = (1,)
+    ) -> tuple[Placement, list[str]]:
         autoscaler = Autoscaler(list(answers))
 
         def sleep(seconds: float) -> None:
@@ -110,7 +112,7 @@ def wait(
         monkeypatch.setattr(placement, "asked_for", lambda *_, **__: nullcontext(autoscaler))
         listener: Any = Listener()
         resources = Resources(gpus_per_worker=gpus, max_wait_min=90)
-        room = Room("gpu", resources, (1,), growing, listener)
+        room = Room("gpu", resources, counts, growing, listener)
         listener.stage = "gpu"
         return room.take(listener), listener.texts
 
@@ -134,6 +136,14 @@ def test_stage_without_gpus_uses_a_machine_with_gpus_only_if_it_was_started_for_
     machines.pop()
     with pytest.raises(ClusterError, match=r"^waited 90 minutes for resources: "):
         wait([Answer.STARTING] * 4, gpus=0)
+
+
+def test_group_without_gpus_grows_on_the_machine_with_gpus_that_was_started_for_it(
+    wait: Any, machines: list[Machine]
+) -> None:
+    machines[0] = machines[0].using(Capacity(8, 0))
+    placed = [Answer.STARTING, Answer.PLACED]
+    assert wait(placed, gpus=0, counts=(1, 2, 16))[0] == {"joined": 2}
 
 
 def test_group_that_the_autoscaler_can_never_hold_fails_at_once(wait: Any) -> None:
