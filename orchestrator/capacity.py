@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.numbers import count_text
 from orchestrator.spec import Resources, Stage
 
 
@@ -29,10 +30,10 @@ class Capacity:
 
     def __str__(self) -> str:
         more = (
-            f"{self.gpus:g} GPUs" if self.gpus else "",
+            count_text(self.gpus, "GPU") if self.gpus else "",
             f"{self.memory_gib:.3g} GiB" if self.memory_gib else "",
         )
-        return ", ".join([f"{self.cpus:g} CPUs", *filter(None, more)])
+        return ", ".join([count_text(self.cpus, "CPU"), *filter(None, more)])
 
     def slots(self, worker: Capacity) -> int:
         """The number of workers of this size that fit, at least 0."""

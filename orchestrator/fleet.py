@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.capacity import Capacity, Machine, worker_capacity
+from orchestrator.numbers import count_text
 from orchestrator.plan import PlannedStage
 from orchestrator.spec import Resources
 
@@ -174,8 +175,9 @@ def missing_room(
     there = "; ".join(text if count == 1 else f"{count} x ({text})" for text, count in free.items())
     least = "at least " if len(resources.worker_range) > 1 else ""
     labelled = f" on machines labelled {dict(resources.selector)}" if resources.selector else ""
+    group = f"{count_text(num_workers, 'worker')} with {worker}{' each' if num_workers > 1 else ''}"
     return (
-        f"needs {least}{num_workers} workers with {worker} each{labelled}, but the cluster has "
+        f"needs {least}{group}{labelled}, but the cluster has "
         f"{there or 'no such machine'}, where {slots} of them fit"
     )
 

@@ -348,7 +348,7 @@ class Run:
             return
         channel.allow(decision.stage.name)
         self.progress.enter(
-            decision.stage.name, State.RUNNING, Event(f"starting: {decision.stage.why}")
+            decision.stage.name, State.RUNNING, Event(f"starting ({decision.stage.why})")
         )
         self.journal.write()
         provenance: dict[str, JsonValue] = {

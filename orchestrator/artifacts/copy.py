@@ -18,7 +18,7 @@ from orchestrator.artifacts.lineage import input_keys, outside_sha256s
 from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.survey import runs_of_manifest
 from orchestrator.errors import IntegrityError, JobError
-from orchestrator.report.numbers import size_text
+from orchestrator.numbers import count_text, size_text
 from orchestrator.runs.last_run import LastRun, last_run_name, load_last_run
 from orchestrator.store.blobs import files_of, missing_files, publish_with_blobs, stored_files
 from orchestrator.store.pool import for_each
@@ -84,8 +84,8 @@ class _Copy:
         if self._num_left and now_s - self._said_at_s < SAY_EVERY_S:
             return
         self._said_at_s = now_s
-        done = f"{self.copied.num_new_blobs} files, {size_text(self.copied.new_size)}"
-        self.say(f"copied {done}; {self._num_left} files are left")
+        done = f"{count_text(self.copied.num_new_blobs, 'file')}, {size_text(self.copied.new_size)}"
+        self.say(f"copied {done}; {count_text(self._num_left, 'file')} left")
 
     def run(self, run_id: str) -> None:
         """Copy what a run left. Its record comes last, and always: it changes during a run."""

@@ -13,7 +13,7 @@ from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.logs import load_run
 from orchestrator.errors import Fault, OrchestratorError, SpecError
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 from orchestrator.runs.cancel import WHOLE_RUN, request_cancel
 from orchestrator.runs.record import RunRecord, RunState
 from orchestrator.runs.status import Condition, run_condition

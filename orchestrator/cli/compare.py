@@ -11,8 +11,8 @@ from rich.table import Table
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.errors import JobError
+from orchestrator.numbers import change_text
 from orchestrator.report.compare import ComparedMetric, Comparison, compare
-from orchestrator.report.numbers import change_text
 from orchestrator.results import load_results
 from orchestrator.store import open_store
 from pipelines import KINDS

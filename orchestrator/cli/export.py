@@ -12,6 +12,7 @@ from orchestrator.artifact import Manifest
 from orchestrator.cli.job import load
 from orchestrator.errors import StoreError
 from orchestrator.history import StageHistory
+from orchestrator.numbers import count_text
 from orchestrator.results import load_results, load_training
 from orchestrator.runs.status import Condition, load_status
 from orchestrator.spec import Job
@@ -43,7 +44,8 @@ def _to_tensorboard(job: Job, store: Store, folder: Path, *, follows: bool) -> s
                 is_running = load_status(job, store, now_s=time.time()).state is Condition.RUNNING
                 files.write(*_histories(job, store))
                 if not (follows and is_running):
-                    return f"{files.num_points} points of {files.num_stages} stages"
+                    points = count_text(files.num_points, "point")
+                    return f"{points} of {count_text(files.num_stages, 'stage')}"
                 time.sleep(FOLLOW_INTERVAL_S)
     except OSError as err:
         raise StoreError(f"{folder}: cannot be written: {err.strerror}") from err

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.errors import Fault, JobError, SpecError, escaped
+from orchestrator.numbers import count_text
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.process import is_submitted
@@ -68,7 +69,8 @@ def validate(arguments: Namespace, stdout: IO[str]) -> int:
         print_json(stdout, {"job": job.name, "stages": list(job.stages), "valid": True})
     else:
         print(
-            f"{arguments.job}: valid, {len(job.stages)} stages: {', '.join(job.stages)}",
+            f"{arguments.job}: valid, {count_text(len(job.stages), 'stage')}: "
+            f"{', '.join(job.stages)}",
             file=stdout,
         )
     return 0

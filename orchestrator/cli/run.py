@@ -20,6 +20,7 @@ from orchestrator.cluster.examination import quick_checks
 from orchestrator.doctor.check import Check, to_document
 from orchestrator.doctor.check import Verdict as CheckVerdict
 from orchestrator.errors import Fault, SpecError, StoreError
+from orchestrator.numbers import count_text
 from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.process import number_in
@@ -208,7 +209,7 @@ def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
         )
     reused = len(by_state[State.REUSED])
     return (
-        f"{job_name}: done: {len(outcome.states)} stages, {reused} of them "
+        f"{job_name}: done: {count_text(len(outcome.states), 'stage')}, {reused} of them "
         f"reused{_expectations(cells)}"
     )
 

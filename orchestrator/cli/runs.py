@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import store_at
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 from orchestrator.runs.listing import Listing, load_listing
 from orchestrator.runs.status import Condition
 

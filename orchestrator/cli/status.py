@@ -17,7 +17,7 @@ from rich.text import Text
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.runs import list_runs
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 from orchestrator.runs.status import RESUME, Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
 from orchestrator.streams import Output

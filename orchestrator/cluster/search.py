@@ -21,6 +21,7 @@ from orchestrator.cluster.suggest import NUMBER, Suggestions
 from orchestrator.cluster.trial import MAX_TRIES, make_trainable
 from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError, StoppedError
+from orchestrator.numbers import count_text
 from orchestrator.redaction import redactor
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
 from orchestrator.store import open_store
@@ -62,8 +63,8 @@ def search(
     logs = load_logs(store, attempt.training)
     if channel.is_stopping(attempt.stage) and _num_ended(logs) < params.size:
         raise StoppedError(
-            f"stopped with {_num_ended(logs)} of {params.size} trials finished; another run "
-            "resumes the others"
+            f"stopped with {_num_ended(logs)} of {count_text(params.size, 'trial')} finished; "
+            "another run resumes the others"
         )
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
@@ -83,11 +84,13 @@ def search(
 def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slots: int) -> Event:
     """The search's progress before this run, with the best value of earlier runs."""
     if not logs:
-        return Event(f"{params.size} trials, {slots} at a time", done=0, total=params.size)
+        return Event(
+            f"{count_text(params.size, 'trial')}, {slots} at a time", done=0, total=params.size
+        )
     ended = _num_ended(logs)
     values = [log.last_value for log in logs if log.last_value is not None]
     best = {metric: max(values) if params.mode == "max" else min(values)} if values else {}
-    text = f"{ended} of {params.size} trials finished, {slots} at a time"
+    text = f"{ended} of {count_text(params.size, 'trial')} finished, {slots} at a time"
     return Event(text, done=ended, total=params.size, metrics=best)
 
 
@@ -201,7 +204,7 @@ def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError
     is_lost = any(log.state is None for log in logs)
     forced = f"fix the job, or repeat the same trials with --force {stage}"
     again = "run again to resume the lost trials" if is_lost else forced
-    message = f"none of {len(logs)} trials has a value of {trials.metric}: {first}; {again}"
+    message = f"no trial has a value of {trials.metric}: {first}; {again}"
     is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
     return JobError(message) if is_jobs_fault else StageError(message)
 

@@ -44,6 +44,7 @@ from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, FailedWorker, JobError, LeaseLostError, StoreError
 from orchestrator.fleet import groups_for
 from orchestrator.monitoring.tally import Amounts
+from orchestrator.numbers import count_text
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store import open_store
@@ -223,7 +224,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room, store: Store) -> 
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
         attempt = begin_attempt(attempt, time.time())
         note_attempts(store, attempt)
-        event = Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")
+        event = Event(f"starting {count_text(attempt.workers, 'worker')}{_of(room.counts)}")
         channel.send(attempt.says(event, workers=attempt.workers))
         try:
             _run(attempt, channel)
@@ -301,10 +302,6 @@ def _sized(attempt: Attempt, room: Room) -> Attempt:
 
 def _of(counts: tuple[int, ...]) -> str:
     return f" ({counts[0]} to {counts[-1]})" if len(counts) > 1 else ""
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from orchestrator.errors import UnreachableError
+from orchestrator.numbers import count_text
 
 DRIVER = "driver"
 """The name of the machine that the command runs on, as its own process sees it."""
@@ -64,8 +65,8 @@ def summary(checks: Iterable[Check]) -> str:
     """Return a line such as `12 checks: 1 fault, 2 warnings`."""
     found = [check.verdict for check in checks]
     counts = [
-        f"{num} {verdict}{'s' if num > 1 else ''}"
+        count_text(num, verdict)
         for verdict in (Verdict.FAULT, Verdict.WARNING)
         if (num := found.count(verdict))
     ]
-    return f"{len(found)} checks: {', '.join(counts) or 'all ok'}"
+    return f"{count_text(len(found), 'check')}: {', '.join(counts) or 'all ok'}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from orchestrator.doctor.check import CLUSTER, DRIVER, Check, Verdict
 from orchestrator.doctor.facts import AllReduceFacts, DataFacts, GpuFacts, OpsFacts
 from orchestrator.doctor.storage import judge_speed
+from orchestrator.numbers import count_text
 
 SLOW_DATA_MIB_PER_S = 30.0
 """250 ImageNet files of 110 KiB each second."""
@@ -84,7 +85,7 @@ def judge_gpus(facts: GpuFacts, node: str) -> Check:
 
 def judge_all_reduce(facts: AllReduceFacts, node: str = CLUSTER) -> Check:
     name = f"all-reduce ({facts.backend})"
-    ranks = f"{facts.num_ranks} rank{'s' if facts.num_ranks > 1 else ''}"
+    ranks = count_text(facts.num_ranks, "rank")
     if facts.error is not None or facts.reduce is None:
         return Check(name, node, Verdict.FAULT, f"{ranks}: {facts.error}", _NETWORK_TODO)
     if facts.num_ranks == 1:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.live.events import SeenEvent
+from orchestrator.numbers import duration
 from orchestrator.report.content import ReportContent
-from orchestrator.report.numbers import duration
 from orchestrator.report.page import make_environment, make_sections
 from orchestrator.runs.status import RESUME, Condition, StageStatus, Status
 

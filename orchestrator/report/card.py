@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from orchestrator.numbers import change_text, number_text
 from orchestrator.report.cells import Cell
 from orchestrator.report.lineage import Lineage
-from orchestrator.report.numbers import change_text, number_text
 
 
 def make_card(

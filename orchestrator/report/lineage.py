@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from orchestrator.artifact import CODE_PATCH, JOB_FILE, Deviation, Manifest
-from orchestrator.report.numbers import hours_text
+from orchestrator.numbers import hours_text
 
 NOT_RECORDED = "code not recorded"
 """The text for manifests that are older than the record of the code."""

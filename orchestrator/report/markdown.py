@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from orchestrator.numbers import change_text, number_text
 from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
 from orchestrator.report.lineage import Lineage
 from orchestrator.report.markup import code, escaped, table_lines
 from orchestrator.report.notes import Origin, changes_of, notes_of
-from orchestrator.report.numbers import change_text, number_text
 from orchestrator.report.search import Search, search_parts
 
 _COLUMNS = ("stage", "metric", "value", "expected", "published", "delta", "label", "verdict", "key")

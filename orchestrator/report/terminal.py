@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.numbers import change_text, number_text
 from orchestrator.report.cells import Cell, CellVerdict
-from orchestrator.report.numbers import change_text, number_text
 
 STYLES = {CellVerdict.PASS: "green", CellVerdict.FAIL: "bold red", CellVerdict.NOT_RUN: "dim"}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 from orchestrator.runs.record import StageRecord
 
 STALLED_INTERVALS = 5

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.errors import DataError, escaped
+from orchestrator.numbers import count_text
 from pipelines.data.faults import first_named
 from pipelines.data.text import is_utf8
 
@@ -112,7 +113,7 @@ def _described(others: Mapping[str, int]) -> str:
     if not others:
         return "no files"
     shown = (
-        escaped(name) + (f" ({num} files)" if name.endswith("/") else "")
+        escaped(name) + (f" ({count_text(num, 'file')})" if name.endswith("/") else "")
         for name, num in sorted(others.items())
     )
     return first_named(shown, len(others))

@@ -121,5 +121,5 @@ class Checkpoints:
         return directory
 
     def _remember(self, progress: Progress) -> None:
-        part = f" and {progress.num_updates} updates" if progress.num_updates else ""
-        self.last = f"the last checkpoint is after {progress.epoch} epochs{part}"
+        part = f", update {progress.num_updates}" if progress.num_updates else ""
+        self.last = f"the last checkpoint is after epoch {progress.epoch}{part}"

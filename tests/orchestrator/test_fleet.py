@@ -37,7 +37,7 @@ def test_workers_need_machines_with_labels_and_memory() -> None:
     assert missing_room(resources, (roomy,), num_workers=2) is None
     assert place(resources, (narrow, other), num_workers=2) == {"narrow": 1, "other": 1}
     assert missing_room(resources, (narrow, elsewhere), num_workers=2) == (
-        "needs 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
+        "needs 2 workers with 1 CPU, 1 GPU, 16 GiB each on machines labelled {'zone': 'a'}, "
         "but the cluster has 8 CPUs, 4 GPUs, 20 GiB, where 1 of them fit"
     )
     assert "the cluster has no such machine, where 0 of them fit" in str(

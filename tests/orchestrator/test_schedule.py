@@ -99,7 +99,7 @@ def test_stage_with_a_worker_range_starts_with_its_minimum(tmp_path: Path) -> No
     assert start.placement == {"m0": 2}
     assert shortfall(plan["a"], (Machine(Capacity(2, 0)),)) is None
     reason = (
-        "a: needs at least 2 workers with 1 CPUs each, but the cluster has 1 CPUs, where 1 of "
+        "a: needs at least 2 workers with 1 CPU each, but the cluster has 1 CPU, where 1 of "
         "them fit"
     )
     assert reason in str(shortfall(plan["a"], (Machine(Capacity(1, 0)),)))
@@ -206,6 +206,6 @@ def test_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None
     reason = shortfall(plan["a"], machines)
     assert reason is not None
     assert (
-        "a: needs 2 workers with 2 CPUs each, but the cluster has 3 CPUs; 1 CPUs, where 1 of them "
+        "a: needs 2 workers with 2 CPUs each, but the cluster has 3 CPUs; 1 CPU, where 1 of them "
         "fit" in reason
     )

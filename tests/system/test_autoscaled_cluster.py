@@ -60,7 +60,7 @@ def test_group_for_which_no_machine_can_be_started_is_refused(folder: Path, addr
     large = {"cpus_per_worker": 3, "max_wait_min": 10}
     code, errors = _run(folder, address, {"large": {"resources": large}})
     assert code == 3, errors[-5000:]
-    assert "large: needs 1 workers with 3 CPUs each" in errors
+    assert "large: needs 1 worker with 3 CPUs" in errors
     assert "reduce stages.large.resources or raise the limits of the cluster" in errors
 
 

@@ -217,7 +217,7 @@ def test_only_runs_a_stage_and_its_dependencies(run: Runner, tmp_path: Path) -> 
 
 def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
     expected = (
-        r"only: needs 64 workers with 1 CPUs each, but the cluster has 4 CPUs, 2 GPUs, "
+        r"only: needs 64 workers with 1 CPU each, but the cluster has 4 CPUs, 2 GPUs, "
         r".* GiB, where 4 of them fit"
     )
     with pytest.raises(ClusterError, match=expected):
@@ -282,7 +282,7 @@ def test_a_search_whose_trials_all_lack_data_is_a_job_error(run: Runner) -> None
     outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
     assert isinstance(outcome.errors["search"], JobError)
     told = str(outcome.errors["search"])
-    assert told.startswith("none of 1 trials has a value of total: 1 failed, the first with: ")
+    assert told.startswith("no trial has a value of total: 1 failed, the first with: ")
     assert told.endswith(
         "is not to my taste; fix the job, or repeat the same trials with --force search"
     )
@@ -485,14 +485,12 @@ def test_a_stage_waits_for_room_until_its_deadline(
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
-        "waited 0.05 minutes for resources: needs 1 workers with 1 CPUs each, but the cluster "
-        "has 0 "
-        "CPUs, "
+        "waited 0.05 minutes for resources: needs 1 worker with 1 CPU, but the cluster has 0 CPUs, "
     )
     assert any(update.event.text.startswith("waiting for resources: ") for update in heard)
     events = "".join(path.read_text() for path in tmp_path.glob("store/runs/*/events/*"))
     waits = [json.loads(line)["waits_for"] for line in events.splitlines()]
-    assert any(wait.startswith("needs 1 workers with 1 CPUs each") for wait in waits if wait)
+    assert any(wait.startswith("needs 1 worker with 1 CPU") for wait in waits if wait)
 
 
 def test_a_stage_starts_when_room_becomes_free(

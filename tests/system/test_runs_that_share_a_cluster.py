@@ -75,4 +75,4 @@ def test_stage_that_needs_the_whole_cluster_starts_before_later_small_ones(
     _end(first)
     (ended_s,) = _ends_s(tmp_path / "second")
     assert ended_s < _ends_s(tmp_path / "first")[-1]
-    assert "whole: waiting for resources: needs 1 workers with 4 CPUs each" in errors
+    assert "whole: waiting for resources: needs 1 worker with 4 CPUs" in errors

@@ -13,7 +13,7 @@ from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.options import Parsers, add_job_options
 from orchestrator.errors import Fault, IntegrityError, SpecError
-from orchestrator.report.numbers import count_text, size_text
+from orchestrator.numbers import count_text, size_text
 from orchestrator.spec import Job
 from orchestrator.store import Store, open_store
 

@@ -17,7 +17,7 @@ from orchestrator.cli.artifacts.chosen import chosen_store
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.options import Parsers, add_job_options
-from orchestrator.report.numbers import size_text
+from orchestrator.numbers import size_text
 from orchestrator.store import Store, open_store
 
 DAY_S = 86400.0

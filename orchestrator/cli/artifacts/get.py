@@ -14,10 +14,10 @@ from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.options import Parsers, output_path
 from orchestrator.errors import JobError
+from orchestrator.numbers import count_text
 from orchestrator.report import Cell, make_cells, published_rows
 from orchestrator.report.card import make_card
 from orchestrator.report.lineage import make_lineage
-from orchestrator.report.numbers import count_text
 from orchestrator.results import load_results
 from orchestrator.spec.faults import suggestion
 from orchestrator.store.publish import sha256_of

@@ -14,8 +14,8 @@ from orchestrator.artifacts.listing import Finished, Listed, list_stages, list_s
 from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_verb, choose, chosen_store
 from orchestrator.cli.console import make_console
 from orchestrator.cli.options import Parsers
+from orchestrator.numbers import count_text, size_text
 from orchestrator.report.lineage import time_text
-from orchestrator.report.numbers import count_text, size_text
 
 
 def add(parsers: Parsers, *, has_key: bool) -> None:

@@ -14,7 +14,7 @@ from orchestrator.artifacts.copy import copy_job
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load, store_at
 from orchestrator.cli.options import Parsers, add_job_options
-from orchestrator.report.numbers import count_text, size_text
+from orchestrator.numbers import count_text, size_text
 from orchestrator.store import Store, open_store
 
 

@@ -22,7 +22,7 @@ from orchestrator.cli.job import store_at
 from orchestrator.cli.options import Parsers
 from orchestrator.errors import Fault as WrongOption
 from orchestrator.errors import IntegrityError, SpecError
-from orchestrator.report.numbers import count_text, size_text
+from orchestrator.numbers import count_text, size_text
 from orchestrator.store import Store
 from orchestrator.store.input_cache import input_cache
 

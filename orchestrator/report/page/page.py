@@ -17,11 +17,11 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from orchestrator.numbers import change_text, duration, number_text
 from orchestrator.report.cells import Cell
 from orchestrator.report.content import ReportContent
 from orchestrator.report.lineage import time_text
 from orchestrator.report.notes import changes_of
-from orchestrator.report.numbers import change_text, duration, number_text
 from orchestrator.report.page.details import Budget
 from orchestrator.report.page.graph import make_graph
 from orchestrator.report.page.paper import make_tables

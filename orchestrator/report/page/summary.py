@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from orchestrator.artifact import canonical_json
+from orchestrator.numbers import count_text, duration, hours_text
 from orchestrator.report.cells import CellVerdict
 from orchestrator.report.content import ReportContent
 from orchestrator.report.lineage import time_text
-from orchestrator.report.numbers import duration, hours_text
 from orchestrator.report.page.stage import StageView
 from orchestrator.spec import Resources
 
@@ -71,7 +71,9 @@ def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
     num_in = Counter(stage.state for stage in stages)
     unfinished = [f"{num_in[state]} {state}" for state in UNFINISHED if num_in[state]]
     sentence = (
-        f"{', '.join(unfinished)} of {len(stages)} stages; {counts}" if unfinished else counts
+        f"{', '.join(unfinished)} of {count_text(len(stages), 'stage')}; {counts}"
+        if unfinished
+        else counts
     )
     return Summary(verdict, sentence, tuple(_facts(content, stages)), tuple(warnings), pending)
 

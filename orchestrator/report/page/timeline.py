@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.history import Histories, RunSpan, StageHistory
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 
 WIDTH = 960
 GAP = 16

@@ -9,7 +9,7 @@ from functools import partial
 from pydantic import JsonValue
 
 from orchestrator.artifact import unit_of
-from orchestrator.report.numbers import duration, hours_text, number_text
+from orchestrator.numbers import count_text, duration, hours_text, number_text
 from orchestrator.report.search.sampled import value_words
 from orchestrator.report.search.summary import Search, SearchSummary, best_first
 from orchestrator.trials import Trial, TrialState
@@ -121,7 +121,7 @@ def _counts(summary: SearchSummary) -> str:
         "failed": summary.num_failed,
     }
     shown = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
-    return f"{sum(counts.values())} trials: {shown}"
+    return f"{count_text(sum(counts.values()), 'trial')}: {shown}"
 
 
 def _trials(numbers: Sequence[int]) -> str:
@@ -166,5 +166,8 @@ def _agreement(summary: SearchSummary) -> str | None:
     agreement = summary.agreement
     if agreement is None:
         return None
-    over = f"over the params of {agreement.num_trials} trials that were also trained in full"
-    return f"short trials and full training: Kendall's tau {agreement.kendall_tau:+.2f} {over}"
+    trials = count_text(agreement.num_trials, "trial")
+    return (
+        f"short trials and full training: Kendall's tau {agreement.kendall_tau:+.2f} over the "
+        f"params of {trials} that were also trained in full"
+    )

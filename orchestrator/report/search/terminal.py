@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.report.numbers import number_text
+from orchestrator.numbers import number_text
 from orchestrator.report.search.rows import shown_trials, summary_lines, trial_columns
 from orchestrator.report.search.summary import Search
 from orchestrator.trials import Trial, TrialState

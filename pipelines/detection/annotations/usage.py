@@ -65,7 +65,7 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
     has_any = _has_annotation(columns)
     counts = {
         "objects": is_object,
-        "of them reach beyond their image and are clipped": is_object & _reaches_out(columns),
+        "objects that reach beyond their image and are clipped": is_object & _reaches_out(columns),
         "crowds, used neither as object nor as background": is_crowd,
         "annotations ignored (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
         "images left out because they have no annotation": ~has_any,
@@ -73,11 +73,11 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
         "images with only crowds or ignored annotations, which train as background": is_trained
         & ~has_object,
     }
-    counted = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
+    counted = [f"{what}: {chosen.sum()}" for what, chosen in counts.items() if chosen.any()]
     useless = sum(has_no_polygon(entry.get("segmentation")) for entry in annotations)
     if useless:
         counted.append(
-            f"{useless} masks without a polygon of three points, ignored by methods with masks"
+            f"masks without a polygon of three points, ignored by methods with masks: {useless}"
         )
     return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(counted)}"
 

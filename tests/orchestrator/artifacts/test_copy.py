@@ -148,7 +148,7 @@ def test_a_blob_that_vanishes_meanwhile_is_copied_and_counted(
 
     monkeypatch.setattr(copying._Copy, "run", run_and_lose)
     assert copy_job(published.store, target, "small", say=said.append).num_new_blobs == 1
-    assert said == ["copied 1 files, 7 B; 0 files are left"]
+    assert said == ["copied 1 file, 7 B; 0 files left"]
 
 
 def test_files_from_outside_the_job_are_copied_if_they_are_there(

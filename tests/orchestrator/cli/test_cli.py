@@ -423,7 +423,7 @@ def test_run_without_stdout_or_other_data_still_ends_cleanly(folder: Path) -> No
         error == "stdout: cannot be written: No space left on device; write the results elsewhere"
     )
     assert done.returncode == 3
-    assert verdict == "small: done: 1 stages, 1 of them reused"
+    assert verdict == "small: done: 1 stage, 1 of them reused"
 
 
 def test_quickstart_is_valid_and_has_its_four_stages() -> None:

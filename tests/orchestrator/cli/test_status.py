@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.status import following, make_view, show_json, show_status
-from orchestrator.report.numbers import duration
+from orchestrator.numbers import duration
 from orchestrator.runs.record import LostAttemptRecord, Remark
 from orchestrator.runs.status import Condition, StageStatus, Status
 from orchestrator.runs.warnings import StageWarning

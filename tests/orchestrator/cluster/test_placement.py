@@ -123,7 +123,7 @@ def test_stage_waits_for_a_machine_that_the_autoscaler_starts(wait: Any) -> None
     found, texts = wait([Answer.STARTING] * 2)
     assert found == {"joined": 1}
     assert texts == [
-        "waiting for resources: needs 1 workers with 1 CPUs, 1 GPUs each, but the cluster has "
+        "waiting for resources: needs 1 worker with 1 CPU, 1 GPU, but the cluster has "
         "8 CPUs, 0 GPUs, where 0 of them fit now; autoscaler: it starts machines for the group"
     ]
 
@@ -147,7 +147,7 @@ def test_group_without_gpus_grows_on_the_machine_with_gpus_that_was_started_for_
 
 
 def test_group_that_the_autoscaler_can_never_hold_fails_at_once(wait: Any) -> None:
-    with pytest.raises(ClusterError, match=r"^gpu: needs 1 workers .* raise the limits of the clu"):
+    with pytest.raises(ClusterError, match=r"^gpu: needs 1 worker .* raise the limits of the clu"):
         wait([Answer.UNKNOWN, Answer.IMPOSSIBLE])
 
 

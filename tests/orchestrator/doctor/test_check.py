@@ -20,7 +20,7 @@ def test_only_a_fault_changes_the_exit_code() -> None:
 
 
 def test_the_summary_counts_faults_and_warnings() -> None:
-    assert summary([FINE]) == "1 checks: all ok"
+    assert summary([FINE]) == "1 check: all ok"
     assert summary([FINE, SLOW, BROKEN, BROKEN]) == "4 checks: 2 faults, 1 warning"
 
 

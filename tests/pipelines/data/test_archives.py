@@ -93,7 +93,7 @@ def test_error_lists_the_content_of_an_unrelated_archive(tmp_path: Path) -> None
     )
     text = (
         r"made\.zip: the archive holds no file of the data set \(found: C:/data/val2017/ "
-        r"\(1 files\), readme\.txt, set/images/ \(2 files\)\); it must hold train2017/, "
+        r"\(1 file\), readme\.txt, set/images/ \(2 files\)\); it must hold train2017/, "
         r"annotations/instances_train2017\.json, "
         r"val2017/, "
     )

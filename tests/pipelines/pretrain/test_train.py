@@ -219,7 +219,7 @@ def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
     spoilt, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
     with pytest.raises(
         StageError,
-        match=r"epoch 2, step 1: the loss is nan; the .* is after 1 epochs; lower lr",
+        match=r"epoch 2, step 1: the loss is nan; the .* is after epoch 1; lower lr",
     ):
         run(spoilt)
 

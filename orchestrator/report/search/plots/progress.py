@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.report.numbers import number_text
+from orchestrator.numbers import number_text
 from orchestrator.report.search.plots.marks import STATE_LABELS, draw_trials, xs_of, ys_of
 from orchestrator.report.search.plots.style import (
     BEST,

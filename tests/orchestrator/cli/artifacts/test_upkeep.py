@@ -67,7 +67,7 @@ def test_push_and_pull_report_what_they_copied(
 ) -> None:
     code, text = run("push", "job.yaml", "--to", "other")
     assert (code, text.endswith("copied 2 and 4, 14 B\n")) == (0, True)
-    assert "small: copied 4 files, 14 B; 0 files are left" in capsys.readouterr().err
+    assert "small: copied 4 files, 14 B; 0 files left" in capsys.readouterr().err
     document = run_json("pull", "job.yaml", "--from", "other", "--store", "third")
     assert (document["num_new_results"], document["num_new_blobs"]) == (2, 4)
     assert len(open_store("third").names("blobs")) == 4

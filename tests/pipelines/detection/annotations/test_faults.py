@@ -407,14 +407,14 @@ def test_training_ignores_the_same_annotations_as_mmdet(tmp_path: Path) -> None:
     del boxes[12:]
     file = read_annotations(write(tmp_path, content), "train")
     assert file.use == (
-        "instances_train2017.json: 5 of 7 images to train on; 7 objects; "
-        "1 of them reach beyond their image and are clipped; "
-        "2 crowds, used neither as object nor as background; "
-        "3 annotations ignored (a side below 1 pixel, area 0, or `ignore`); "
-        "1 images left out because they have no annotation; "
-        "1 images left out because a side is below 32 pixels; "
-        "2 images with only crowds or ignored annotations, which train as background; "
-        "1 masks without a polygon of three points, ignored by methods with masks"
+        "instances_train2017.json: 5 of 7 images to train on; objects: 7; "
+        "objects that reach beyond their image and are clipped: 1; "
+        "crowds, used neither as object nor as background: 2; "
+        "annotations ignored (a side below 1 pixel, area 0, or `ignore`): 3; "
+        "images left out because they have no annotation: 1; "
+        "images left out because a side is below 32 pixels: 1; "
+        "images with only crowds or ignored annotations, which train as background: 2; "
+        "masks without a polygon of three points, ignored by methods with masks: 1"
     )
     rows = [
         row["instances"]

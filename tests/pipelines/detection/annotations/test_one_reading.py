@@ -203,7 +203,7 @@ def test_polygons_as_pairs_are_counted_among_valid_masks(tmp_path: Path) -> None
         [file], DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
     )
     assert file.use.endswith(
-        "1 masks without a polygon of three points, ignored by methods with masks"
+        "masks without a polygon of three points, ignored by methods with masks: 1"
     )
 
 

@@ -68,7 +68,7 @@ def test_training_on_s3_equals_training_on_a_folder(
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert recorder.events[0].text == f"fetching {remote}: 7 of 7 objects, 0.00 GiB"
     assert (
-        recorder.events[1].text == "instances_train2017.json: 4 of 4 images to train on; 8 objects"
+        recorder.events[1].text == "instances_train2017.json: 4 of 4 images to train on; objects: 8"
     )
 
     context = make_context(

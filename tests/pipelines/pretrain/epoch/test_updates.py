@@ -262,6 +262,6 @@ def test_each_update_and_each_rank_has_its_own_mixup_draws(make_context: MakeCon
 def test_stop_within_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
     recorder.stops_after = 8
-    with pytest.raises(StoppedError, match="the last checkpoint is after 1 epochs and 2 updates"):
+    with pytest.raises(StoppedError, match="the last checkpoint is after epoch 1, update 2"):
         run(context)
     assert recorder.saved == ["epoch_0001_update_000000", "epoch_0001_update_000002"]

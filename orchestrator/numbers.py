@@ -12,9 +12,10 @@ def change_text(value: float | None) -> str:
     return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
-def count_text(number: int, noun: str) -> str:
-    """Return `1 file`, `2 files` and similar."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count_text(number: float, noun: str) -> str:
+    """Return `1 file`, `2 files`, `0.5 files` and similar."""
+    shown = str(number) if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun}{'' if number == 1 else 's'}"
 
 
 def size_text(num_bytes: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.report.numbers import count_text, size_text
+from orchestrator.numbers import count_text, size_text
 
 
 @pytest.mark.parametrize(
