@@ -4,23 +4,18 @@ changes are detected."""
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import multiprocessing
 import os
-import re
 import shutil
 import signal
-import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
 from orchestrator import cache_room
@@ -29,79 +24,15 @@ from orchestrator.errors import DataError, StoppedError, UnreachableError
 from orchestrator.s3 import client
 from orchestrator.s3.bucket import Object
 from pipelines.data import download, node_cache
-from pipelines.data import folder as data_folders
 from pipelines.data.folder import data_folder, fingerprint_remote, stage_data_folder
 from pipelines.data.listing import list_remote
 from pipelines.data.s3 import DataBucket
 from pipelines.detection.annotations.coco import fingerprint, fingerprint_val, read_annotations
 from pipelines.detection.params import DetectionParams
-from pipelines.segmentation.ade20k import read_classes, read_pairs
 from tests.conftest import make_bucket
-from tests.pipelines.openmmlab.harness import write_ade20k, write_coco
+from tests.pipelines.data.buckets import fetch_again, files_below, put, upload
 
 SPLITS = ("train", "val")
-
-
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where this machine keeps data sets, and a process that has fetched none."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(data_folders, "_FETCHED", {})
-    return tmp_path / "caches/orchestrator/data"
-
-
-@pytest.fixture
-def coco(tmp_path: Path) -> Path:
-    return write_coco(tmp_path / "coco", num_train=3, num_val=2)
-
-
-@pytest.fixture
-def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Names of the parts that were requested, by any process."""
-    log, read_part = tmp_path / "log", DataBucket.read_part
-    log.touch()
-
-    def noted(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
-        with log.open("a") as file:
-            file.write(f"{one.name}@{start}\n")
-        return read_part(bucket, one, start, size)
-
-    monkeypatch.setattr(DataBucket, "read_part", noted)
-    return lambda: log.read_text().splitlines()
-
-
-def put(bucket: str, name: str, content: bytes) -> None:
-    boto3.client("s3").put_object(Bucket=bucket, Key=f"sets/coco/{name}", Body=content)
-
-
-def upload(root: Path, bucket: str) -> str:
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        put(bucket, path.relative_to(root).as_posix(), path.read_bytes())
-    return f"s3://{bucket}/sets/coco"
-
-
-def files_below(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
-def fetch_again(uri: str, *splits: str) -> Path:
-    """Fetches like another process would."""
-    data_folders._FETCHED.clear()
-    return data_folder(uri, "coco", *splits)
-
-
-def zip_of(root: Path, folders: dict[str, str]) -> bytes:
-    """A zip of folders in `root`, each under another name."""
-    path = root.parent / "made.zip"
-    with zipfile.ZipFile(path, "w") as made:
-        for folder, name in folders.items():
-            for file in sorted((root / folder).rglob("*")):
-                made.write(file, f"{name}/{file.relative_to(root / folder)}")
-    return path.read_bytes()
 
 
 def test_tree_is_fetched_completely_and_once(
@@ -309,154 +240,6 @@ def test_fingerprint_is_a_listing_of_the_needed_objects(
     assert not caches.exists()
 
 
-def test_archives_published_by_coco_give_the_same_tree(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
-) -> None:
-    (coco / "annotations/captions_val2017.json").write_text("{}")
-    put(bucket, "annotations_trainval2017.zip", zip_of(coco, {"annotations": "annotations"}))
-    put(bucket, "train2017.zip", zip_of(coco, {"train2017": "train2017"}))
-    put(bucket, "val2017.zip", zip_of(coco, {"val2017": "val2017"}))
-    put(bucket, "test2017.zip", b"not asked for")
-    uri = f"s3://{bucket}/sets/coco"
-    root = data_folder(uri, "coco")
-    (coco / "annotations/captions_val2017.json").unlink()
-    assert files_below(root) == files_below(coco)
-    fetch_again(uri, "val")
-    assert sorted(fetched()) == [
-        "annotations_trainval2017.zip@0",
-        "train2017.zip@0",
-        "val2017.zip@0",
-    ]
-    assert not list(caches.glob("*/objects/*/*"))  # an archive is deleted after it is unpacked
-
-
-@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-def test_ade20k_archive_with_an_enclosing_folder_is_read(
-    tmp_path: Path, bucket: str, caches: Path, suffix: str
-) -> None:
-    root = write_ade20k(tmp_path / "ADEChallengeData2016", num_train=2, num_val=1)
-    if suffix == ".zip":
-        content = zip_of(root, {".": "ADEChallengeData2016"})
-    else:
-        with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as made:
-            made.add(root, "./ADEChallengeData2016")
-        content = (tmp_path / "made.tar.gz").read_bytes()
-    put(bucket, f"ADEChallengeData2016{suffix}", content)
-    folder = data_folder(f"s3://{bucket}/sets/coco", "ade20k")
-    assert files_below(folder) == files_below(root)
-    assert len(read_pairs(folder, "training").names) == 2
-    assert len(read_classes(folder, None)) == 3
-
-
-def test_unpacking_starts_over_after_a_kill(
-    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(bucket, "annotations.zip", zip_of(coco, {"annotations": "annotations"}))
-    put(bucket, "val2017.zip", zip_of(coco, {"val2017": "val2017"}))
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(shutil, "copyfileobj", killed)
-        with pytest.raises(KeyboardInterrupt):
-            data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
-    assert not list(caches.glob("*/trees/*"))
-    root = data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
-    assert files_below(root)["val2017/001.png"] == (coco / "val2017/001.png").read_bytes()
-
-
-def _cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def _spoilt(content: bytes) -> bytes:
-    place = content.index(b"IDAT") + 40
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-
-
-@pytest.mark.parametrize("damage", [_cut, _spoilt])
-def test_replacement_of_a_damaged_archive_is_fetched(
-    coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
-) -> None:
-    content = zip_of(coco, {"val2017": "val2017"})
-    put(
-        bucket,
-        "annotations/instances_val2017.json",
-        (coco / "annotations/instances_val2017.json").read_bytes(),
-    )
-    put(bucket, "val2017.zip", damage(content))
-    with pytest.raises(
-        DataError,
-        match=r"sets/coco/val2017\.zip: the archive cannot be unpacked: .*; upload it again",
-    ):
-        data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
-    assert not list(caches.glob("*/trees/*"))
-    put(bucket, "val2017.zip", content)
-    assert len(files_below(data_folder(f"s3://{bucket}/sets/coco", "coco", "val"))) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        ("val2017/../../x.png", "has a path outside itself, 'val2017/../../x.png'"),
-        ("x.png", "holds no file of the data"),
-    ],
-)
-def test_unrelated_archive_is_refused(
-    tmp_path: Path, bucket: str, caches: Path, name: str, fault: str
-) -> None:
-    with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
-        made.writestr(name, b"")
-    put(bucket, "annotations/instances_val2017.json", b"{}")
-    put(bucket, "val2017.zip", (tmp_path / "made.zip").read_bytes())
-    with pytest.raises(DataError, match=rf"val2017\.zip: the archive {re.escape(fault)}"):
-        data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
-    assert not list(caches.glob("*/trees/*"))
-
-
-def _sums(root: Path) -> str:
-    return "".join(
-        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
-        for name, content in files_below(root).items()
-    )
-
-
-def test_sha256sums_replace_etags_in_the_fingerprint(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
-) -> None:
-    uri = upload(coco, bucket)
-    put(bucket, "SHA256SUMS", _sums(coco).encode())
-    before = fingerprint_remote(uri, "coco", *SPLITS)
-    client, key = boto3.client("s3"), "sets/coco/val2017/000.png"
-    started = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
-    content = (coco / "val2017/000.png").read_bytes()
-    part = client.upload_part(Bucket=bucket, Key=key, UploadId=started, PartNumber=1, Body=content)
-    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
-    client.complete_multipart_upload(
-        Bucket=bucket, Key=key, UploadId=started, MultipartUpload=parts
-    )
-    assert fingerprint_remote(uri, "coco", *SPLITS) == before
-    put(bucket, "val2017/001.png", bytes(len((coco / "val2017/001.png").read_bytes())))
-    with pytest.raises(
-        DataError, match=r"bytes differ from SHA256SUMS: val2017/001\.png; upload them again"
-    ):
-        data_folder(uri, "coco")
-    assert fetched().count("val2017/001.png@0") == 2  # a transfer may go wrong once
-    assert fetched().count("val2017/000.png@0") == 1
-    put(bucket, "val2017/001.png", (coco / "val2017/001.png").read_bytes())
-    assert files_below(fetch_again(uri)) == files_below(coco)
-
-
-def test_invalid_sha256sums_are_reported_by_line(coco: Path, bucket: str) -> None:
-    uri = upload(coco, bucket)
-    put(bucket, "SHA256SUMS", b"abc  val2017/000.png\n")
-    with pytest.raises(
-        DataError, match=r"SHA256SUMS:1: must be `<sha256>  <name>`, as sha256sum writes it"
-    ):
-        fingerprint_remote(uri, "coco", "val")
-
-
 def test_full_disk_is_reported_before_fetching(
     coco: Path,
     bucket: str,
@@ -507,25 +290,6 @@ def test_unreachable_server_is_not_missing_data(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="cannot list"):
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", "val")
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding: str) -> None:
-    """Writes the file like PowerShell does."""
-    uri = upload(coco, bucket)
-    put(bucket, "SHA256SUMS", _sums(coco).encode())
-    before = fingerprint_remote(uri, "coco", *SPLITS)
-    put(bucket, "SHA256SUMS", _sums(coco).encode(encoding))
-    assert fingerprint_remote(uri, "coco", *SPLITS) == before
-
-
-def test_sha256sums_that_are_not_utf8_are_reported(coco: Path, bucket: str) -> None:
-    uri = upload(coco, bucket)
-    put(bucket, "SHA256SUMS", _sums(coco).encode() + b"caf\xe9\n")
-    with pytest.raises(
-        DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"
-    ):
-        fingerprint_remote(uri, "coco", "val")
 
 
 def test_unused_data_set_makes_room_for_the_next_one(
