@@ -27,14 +27,6 @@ def run(tmp_path: Path) -> WrittenRun:
     return run
 
 
-def poisoned(folder: Path) -> dict[str, str]:
-    """An environment in which importing torch or ray fails."""
-    for name in ("torch", "ray"):
-        (folder / "poison" / name).mkdir(parents=True)
-        (folder / "poison" / name / "__init__.py").write_text(f"raise ImportError('{name}')")
-    return {"PYTHONPATH": f"{folder / 'poison'}:{os.environ['PYTHONPATH']}"}
-
-
 @contextmanager
 def started(
     run: WrittenRun, *options: str, env: Mapping[str, str] = {}
@@ -63,8 +55,10 @@ def port_of(line: str) -> int:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_0_while_a_page_is_open(run: WrittenRun, signum: int) -> None:
-    with started(run, "--port", "0", env=poisoned(run.folder)) as (process, line):
+def test_a_signal_ends_it_with_0_while_a_page_is_open(
+    run: WrittenRun, poisoned: dict[str, str], signum: int
+) -> None:
+    with started(run, "--port", "0", env=poisoned) as (process, line):
         assert re.fullmatch(r"small: http://127\.0\.0\.1:\d+\. Ctrl-C ends it\.\n", line)
         assert "<title>small</title>" in ask(port_of(line)).text
         with socket.create_connection(("127.0.0.1", port_of(line)), timeout=60) as connection:

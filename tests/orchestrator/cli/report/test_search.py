@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from orchestrator.store.publish import (
 )
 from orchestrator.trials import TRIALS_FILE
 from pipelines import KINDS
+from tests.orchestrator.cli.command import orchestrator
 from tests.orchestrator.report.search.searched import asha_search
 
 JOB = """
@@ -83,36 +82,10 @@ def searched(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def poisoned(tmp_path: Path) -> dict[str, str]:
-    """An environment in which importing torch or ray fails."""
-    for name in ("torch", "ray"):
-        (tmp_path / "poison" / name).mkdir(parents=True)
-        (tmp_path / "poison" / name / "__init__.py").write_text(
-            f"raise ImportError('{name} was imported')"
-        )
-    return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
-
-
-def _report(
-    folder: Path, *options: str, env: Mapping[str, str] = {}
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", "report", "job.yaml", *options]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_report_shows_trials_without_torch_and_ray(
     searched: Path, poisoned: dict[str, str]
 ) -> None:
-    done = _report(searched, "--plots", "plots", env=poisoned)
+    done = orchestrator(searched, "report", "job.yaml", "--plots", "plots", env=poisoned)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "Search search" in done.stdout
@@ -123,17 +96,26 @@ def test_report_shows_trials_without_torch_and_ray(
 
 
 def test_json_has_the_search_and_csv_only_the_cells(searched: Path) -> None:
-    search = json.loads(_report(searched, "--json").stdout)["searches"]["search"]
+    document = json.loads(orchestrator(searched, "report", "job.yaml", "--json").stdout)
+    search = document["searches"]["search"]
     assert search["best"] == 14
     assert search["num_finished"] == 14
     assert len(search["trials"]) == 26
-    assert "trial" not in _report(searched, "--format", "csv").stdout
+    assert "trial" not in orchestrator(searched, "report", "job.yaml", "--format", "csv").stdout
 
 
 def test_markdown_links_plots_relative_to_its_own_folder(searched: Path) -> None:
     (searched / "docs").mkdir()
-    done = _report(
-        searched, "--format", "markdown", "--output", "docs/report.md", "--plots", "docs/plots"
+    done = orchestrator(
+        searched,
+        "report",
+        "job.yaml",
+        "--format",
+        "markdown",
+        "--output",
+        "docs/report.md",
+        "--plots",
+        "docs/plots",
     )
     assert done.returncode == 0
     assert done.stdout == ""
@@ -147,12 +129,12 @@ def test_markdown_links_plots_relative_to_its_own_folder(searched: Path) -> None
     assert "plots/search/parallel.svg" in links
     assert len(links) == 7
     assert all((searched / "docs" / link).is_file() for link in links)
-    assert "![" not in _report(searched, "--format", "markdown").stdout
+    assert "![" not in orchestrator(searched, "report", "job.yaml", "--format", "markdown").stdout
 
 
 def test_plots_that_cannot_be_written_exit_with_3(searched: Path) -> None:
     (searched / "file").write_text("")
-    done = _report(searched, "--plots", "file")
+    done = orchestrator(searched, "report", "job.yaml", "--plots", "file")
     assert done.returncode == 3
     assert done.stderr == "--plots file: cannot be written: Not a directory\n"
 
@@ -162,20 +144,20 @@ def test_plots_that_cannot_be_written_exit_with_3(searched: Path) -> None:
 )
 def test_trials_of_another_release_are_skipped_with_a_remark(folder: Path, trials: str) -> None:
     _finish(folder, trials)
-    done = _report(folder)
+    done = orchestrator(folder, "report", "job.yaml")
     assert done.returncode == 0
     assert re.search(r"\| search +\| top1 +\| +80\.95 % \|", done.stdout)
     assert done.stderr == (
         "note: stages.search: its trials are not shown: its trials.json is from another release; "
         "run again with --force search to create it again\n"
     )
-    assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
+    assert json.loads(orchestrator(folder, "report", "job.yaml", "--json").stdout)["searches"] == {}
 
 
 def test_trials_lost_from_the_store_are_skipped_with_a_remark(folder: Path) -> None:
     store, _, blob = _finish(folder, asha_search().model_dump_json())
     store.delete(blob)
-    done = _report(folder)
+    done = orchestrator(folder, "report", "job.yaml")
     assert done.returncode == 0
     assert done.stderr.startswith(
         f"note: stages.search: its trials are not shown: store {folder}/store: {blob} "
@@ -189,7 +171,7 @@ def test_search_that_published_no_trials_is_a_remark(folder: Path) -> None:
     assert manifest is not None
     store.delete(manifest_name(manifest.key))
     publish_manifest(store, manifest.model_copy(update={"artifacts": {}}))
-    done = _report(folder)
+    done = orchestrator(folder, "report", "job.yaml")
     assert done.returncode == 0
     assert done.stderr == (
         "note: stages.search: its trials are not shown: the stage did not publish trials.json\n"
