@@ -5,8 +5,33 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from orchestrator.planning import plan_job
+from orchestrator.progress import Update
+from orchestrator.run import Outcome, run_plan
+from orchestrator.store import open_store
+from tests.system.counting_runs import JOB, Runner, counting_job
+
+
+@pytest.fixture
+def run(tmp_path: Path, cluster_address: str) -> Runner:
+    """A function that runs JOB with overrides and returns its outcome and a watcher's updates."""
+
+    def run_job(
+        *overrides: str, text: str = JOB, only: tuple[str, ...] = ()
+    ) -> tuple[Outcome, list[Update]]:
+        job = counting_job(tmp_path, text, *overrides)
+        store = open_store(job.store)
+        heard: list[Update] = []
+        outcome = run_plan(
+            plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append
+        )
+        return outcome, heard
+
+    return run_job
 
 
 @pytest.fixture

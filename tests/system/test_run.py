@@ -8,100 +8,37 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import ray.util
 
-from orchestrator.cluster import stage as stage_module
 from orchestrator.code_version import code_version
-from orchestrator.errors import ClusterError, DataError, JobError, StageError
+from orchestrator.errors import ClusterError, DataError, StageError
 from orchestrator.plan import Verdict
 from orchestrator.planning import plan_job
 from orchestrator.progress import Update
 from orchestrator.results import load_results
-from orchestrator.run import Outcome, run_plan
-from orchestrator.runs.last_run import load_last_run
-from orchestrator.runs.record import RunRecord, load_record
-from orchestrator.spec import Job, load_job
+from orchestrator.run import run_plan
+from orchestrator.spec import load_job
 from orchestrator.store import open_store
-from orchestrator.store.publish import fetch_artifact
 from orchestrator.store.stage_logs import LogName, LogReader, list_logs
-from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
-
-JOB = """
-name: counts
-store: ./store
-stages:
-  search:
-    kind: tune
-    of: first
-    space: {gain: {choice: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]}}
-    num_trials: 3
-    resources: {workers: 1}
-    initial: [{gain: 2.0}]
-    algorithm: {name: random}
-    scheduler: {name: none}
-    overrides: {epochs: 2}
-  first: {kind: count, data: data, params_from: search.best_params, epochs: 3, says: hello,
-    resources: {workers: 2}}
-  second: {kind: count, data: data, source: first.count, epochs: 1}
-"""
-
-Runner = Callable[..., tuple[Outcome, list[Update]]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, cluster_address: str) -> Runner:
-    """A function that runs JOB with overrides and returns its outcome and a watcher's updates."""
-
-    def run_job(
-        *overrides: str, text: str = JOB, only: tuple[str, ...] = ()
-    ) -> tuple[Outcome, list[Update]]:
-        job = _counting_job(tmp_path, text, *overrides)
-        store = open_store(job.store)
-        heard: list[Update] = []
-        outcome = run_plan(
-            plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append
-        )
-        return outcome, heard
-
-    return run_job
-
-
-def _counting_job(tmp_path: Path, text: str, *overrides: str) -> Job:
-    if not (tmp_path / "data").exists():
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "content.txt").write_text("content")
-    (tmp_path / "job.yaml").write_text(text)
-    return load_job(tmp_path / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=tmp_path)
-
-
-def _record(tmp_path: Path) -> RunRecord:
-    """The record of the job's last run."""
-    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    store = open_store(job.store)
-    last = load_last_run(store, job.name)
-    assert last is not None
-    return load_record(store, last.run_id)
-
-
-def _worked(tmp_path: Path) -> list[str]:
-    return (tmp_path / "data" / "worked.log").read_text().splitlines()
-
-
-def _totals(tmp_path: Path) -> dict[str, float]:
-    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    results = load_results(job, open_store(job.store), kinds=KINDS)
-    return {name: manifest.metrics[0].value for name, manifest in results.manifests.items()}
+from tests.system.counting_runs import (
+    JOB,
+    Runner,
+    counting_job,
+    last_record,
+    one_stage,
+    totals,
+    worked_epochs,
+)
 
 
 def _printed(tmp_path: Path, stage: str) -> dict[LogName, str]:
     """The lines of the test's own kind in each log of a stage of the last run."""
-    store, run_id = open_store(str(tmp_path / "store")), _record(tmp_path).run_id
+    store, run_id = open_store(str(tmp_path / "store")), last_record(tmp_path).run_id
     texts = {
         name: "".join(LogReader(store, name.folder(run_id, stage)).read())
         for name in list_logs(store, run_id, stage)
@@ -116,23 +53,18 @@ def _hello(*, rank: int, epochs: int) -> str:
     return "".join(f"rank {rank} epoch {epoch}: hello\n" for epoch in range(1, epochs + 1))
 
 
-def _single(**fields: object) -> str:
-    stage = {"kind": "count", "data": "data", **fields}
-    return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
-
-
 def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run()
     assert outcome.exit_code == 0
-    assert "gain 2 epoch 1" in _worked(
-        tmp_path
-    )  # the initial point; the seed would draw 8, 6 and 5
-    best = max(float(line.split()[1]) for line in _worked(tmp_path) if line.endswith("epoch 2"))
-    assert _totals(tmp_path)["search"] == 2 * best
-    assert _totals(tmp_path)["first"] == 3 * best
-    assert _totals(tmp_path)["second"] == 1 + 3 * best
+    # The initial point; the seed would draw 8, 6 and 5.
+    assert "gain 2 epoch 1" in worked_epochs(tmp_path)
+    second = [line for line in worked_epochs(tmp_path) if line.endswith("epoch 2")]
+    best = max(float(line.split()[1]) for line in second)
+    assert totals(tmp_path)["search"] == 2 * best
+    assert totals(tmp_path)["first"] == 3 * best
+    assert totals(tmp_path)["second"] == 1 + 3 * best
     assert any(update.stage == "first" and update.event.text == "epoch 3/3" for update in heard)
-    search = _record(tmp_path).stages["search"]
+    search = last_record(tmp_path).stages["search"]
     assert (search.newest and search.newest.done) == 3
     assert search.total == 3
     assert search.metrics == {"total": 2 * best}
@@ -143,26 +75,26 @@ def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> Non
         LogName(None, 1, rank): _hello(rank=rank, epochs=3) for rank in (0, 1)
     }
     assert search.workers == 3
-    assert _record(tmp_path).stages["first"].workers == 2
+    assert last_record(tmp_path).stages["first"].workers == 2
 
-    worked = _worked(tmp_path)
+    worked = worked_epochs(tmp_path)
     outcome, _ = run()
     assert set(outcome.states.values()) == {"reused"}
-    assert _worked(tmp_path) == worked
-    assert _record(tmp_path).stages["search"].metrics == {"total": 2 * best}
+    assert worked_epochs(tmp_path) == worked
+    assert last_record(tmp_path).stages["search"].metrics == {"total": 2 * best}
 
 
 def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path) -> None:
-    text = _single(epochs=4, dies_after=2, says="hello", resources={"workers": 2})
+    text = one_stage(epochs=4, dies_after=2, says="hello", resources={"workers": 2})
     outcome, heard = run(text=text)
     assert outcome.exit_code == 0
-    worked = [int(line.split()[-1]) for line in _worked(tmp_path)]
+    worked = [int(line.split()[-1]) for line in worked_epochs(tmp_path)]
     assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
     assert any(
         "lost worker" in update.event.text and "attempt 2 of 3" in update.event.text
         for update in heard
     )
-    stage = _record(tmp_path).stages["only"]
+    stage = last_record(tmp_path).stages["only"]
     (lost,) = stage.lost_attempts
     assert stage.attempt == 2
     assert lost.attempt == 1
@@ -187,7 +119,7 @@ def _await_printed(tmp_path: Path, beginnings: Mapping[int, str]) -> None:
 
 
 def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
-    outcome, heard = run(text=_single(fails="wrong_data"))
+    outcome, heard = run(text=one_stage(fails="wrong_data"))
     error = outcome.errors["only"]
     assert isinstance(error, DataError)
     assert str(error) == f"{tmp_path}/data/content.txt: is not to my taste"
@@ -196,7 +128,7 @@ def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
 
 
 def test_a_bug_blocks_only_the_dependants_of_its_stage(run: Runner, tmp_path: Path) -> None:
-    job = json.loads(_single(fails="bug"))
+    job = json.loads(one_stage(fails="bug"))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count"}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0, "epochs": 1}
     outcome, _ = run(text=json.dumps(job))
@@ -204,11 +136,11 @@ def test_a_bug_blocks_only_the_dependants_of_its_stage(run: Runner, tmp_path: Pa
     assert isinstance(outcome.errors["only"], StageError)
     assert "ZeroDivisionError: a bug" in str(outcome.errors["only"])
     assert outcome.exit_code == 1
-    assert _totals(tmp_path) == {"other": 7.0}
+    assert totals(tmp_path) == {"other": 7.0}
 
 
 def test_only_runs_a_stage_and_its_dependencies(run: Runner, tmp_path: Path) -> None:
-    job = json.loads(_single(epochs=1))
+    job = json.loads(one_stage(epochs=1))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count", "epochs": 1}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0}
     outcome, _ = run(text=json.dumps(job), only=("next",))
@@ -221,129 +153,14 @@ def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
         r".* GiB, where 4 of them fit"
     )
     with pytest.raises(ClusterError, match=expected):
-        run(text=_single(resources={"workers": 64}))
-
-
-def _search(**fields: object) -> str:
-    """A job with a search over the stage `only`, and a stage that starts from its best trial."""
-    stages = {
-        "search": {
-            "kind": "tune",
-            "of": "only",
-            "algorithm": {"name": "grid"},
-            "scheduler": {"name": "none"},
-            **fields,
-        },
-        "only": {"kind": "count", "data": "data", "epochs": 2},
-        "next": {"kind": "count", "data": "data", "epochs": 1, "source": "search.best_checkpoint"},
-    }
-    return json.dumps({"name": "searched", "store": "./store", "stages": stages})
-
-
-def _trials(tmp_path: Path) -> Trials:
-    """The trials that the job's search published."""
-    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    store = open_store(job.store)
-    artifact = load_results(job, store, kinds=KINDS).manifests["search"].artifacts["trials"]
-    folder = fetch_artifact(store, artifact, tmp_path / "fetched")
-    assert pq.read_table(folder / "trials.parquet").num_rows == len(
-        json.loads((folder / TRIALS_FILE).read_text())["trials"]
-    )
-    return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
-
-
-def test_failed_trials_are_reported_and_the_search_continues(run: Runner, tmp_path: Path) -> None:
-    text = _search(
-        scheduler={"name": "none"},
-        space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
-    )
-    outcome, _ = run(text=text, only=("next",))
-    assert outcome.errors == {}
-    bad, good, bug = _trials(tmp_path).trials
-    assert bad.state == "failed"
-    assert bad.curve == ()
-    assert good.state == "finished"
-    assert bug.state == "failed"
-    assert [error and error.split(":")[-1] for error in (bad.error, good.error, bug.error)] == [
-        " is not to my taste",
-        None,
-        " a bug",
-    ]
-    assert [(point.epoch, point.value) for point in good.curve] == [(1, 2.0), (2, 4.0)]
-    assert good.value == 4.0
-    assert good.num_samples == 2
-    assert good.params == {"fails": "no", "gain": 2.0}
-    assert good.duration_s > 0
-    assert _totals(tmp_path)["next"] == 4.0 + 1.0  # it counts from the best trial's model
-    assert len(_worked(tmp_path)) == 3
-
-
-def test_a_search_whose_trials_all_lack_data_is_a_job_error(run: Runner) -> None:
-    outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
-    assert isinstance(outcome.errors["search"], JobError)
-    told = str(outcome.errors["search"])
-    assert told.startswith("no trial has a value of total: 1 failed, the first with: ")
-    assert told.endswith(
-        "is not to my taste; fix the job, or repeat the same trials with --force search"
-    )
-
-
-@pytest.mark.slow
-def test_each_run_gives_a_killed_trial_three_attempts(run: Runner, tmp_path: Path) -> None:
-    text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
-    outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
-    told = str(outcome.errors["search"])
-    assert "lost its process in each of 3 attempts; run again to resume the lost trials" in told
-    assert len((tmp_path / "data" / "deaths.log").read_text().splitlines()) == 3
-    outcome, _ = run("stages.only.num_deaths=5", text=text, only=("search",))
-    assert outcome.errors == {}
-    (trial,) = _trials(tmp_path).trials
-    assert trial.state == "finished"
-    assert trial.value == 27.0
-    assert trial.epoch == 9
-
-
-def test_trials_finish_with_a_rung_at_the_last_epoch(run: Runner, tmp_path: Path) -> None:
-    asha = {"name": "asha", "grace_period": 2}
-    text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
-    outcome, _ = run(text=text, only=("search",))
-    assert outcome.errors == {}
-    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [
-        (6.0, "finished"),
-        (4.0, "finished"),
-    ]
-
-
-@pytest.mark.slow
-def test_a_search_with_worker_groups_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
-    text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
-    outcome, _ = run(text=text, only=("search",))
-    assert outcome.exit_code == 0
-    gains = {float(line.split()[1]) for line in _worked(tmp_path)}
-    assert _totals(tmp_path)["search"] == 2 * max(gains)
-
-
-def test_a_resumed_search_counts_earlier_trials(
-    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as killed:  # at its last step
-        killed.setattr(stage_module, "clear_training", lambda *_: None)
-        run(only=("search",))
-    before = _record(tmp_path).stages["search"]
-    (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
-    outcome, heard = run(only=("search",))
-    assert outcome.exit_code == 0
-    (began,) = (update.event for update in heard if "trials finished" in update.event.text)
-    assert began.text.split(",")[0] == "3 of 3 trials finished"
-    assert began.done == 3
-    assert began.metrics == before.metrics
+        run(text=one_stage(resources={"workers": 64}))
 
 
 def test_a_run_writes_its_events_and_record_to_the_store(
     tmp_path: Path, cluster_address: str
 ) -> None:
     """The actor's name contains the run ID, so two runs on one cluster never share an actor."""
-    job = _counting_job(tmp_path, _single(epochs=2))
+    job = counting_job(tmp_path, one_stage(epochs=2))
     store = open_store(job.store)
     actors: list[dict[str, str]] = []
 
@@ -352,7 +169,7 @@ def test_a_run_writes_its_events_and_record_to_the_store(
             actors.extend(ray.util.list_named_actors(all_namespaces=True))
 
     run_plan(plan_job(job, store), store, address=cluster_address, watch=watch)
-    assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
+    assert {"name": f"events-{last_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
     assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"
     lines = "".join(
@@ -364,7 +181,7 @@ def test_a_run_writes_its_events_and_record_to_the_store(
     assert texts[-1] == "done: total 2.00"
     (manifest,) = load_results(job, store, kinds=KINDS).manifests.values()
     assert manifest.provenance["code"] == code_version().model_dump(mode="json")
-    assert manifest.provenance["runs"] == [_record(tmp_path).run_id]
+    assert manifest.provenance["runs"] == [last_record(tmp_path).run_id]
 
 
 EVALUATED = """
@@ -383,7 +200,7 @@ def test_an_evaluation_measures_a_model_and_is_reused(run: Runner, tmp_path: Pat
     (tmp_path / "count.json").write_text("40")
     outcome, heard = run(text=EVALUATED)
     assert outcome.errors == {}
-    assert _totals(tmp_path) == {
+    assert totals(tmp_path) == {
         "search": 2.0,
         "first": 6.0,
         "measured": 10 * 2.0 * 6.0,
@@ -419,9 +236,9 @@ def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
 def test_an_outside_file_is_identified_by_its_bytes(
     run: Runner, tmp_path: Path, bucket: str, kind: str
 ) -> None:
-    text = _single(epochs=2, source=_outside(tmp_path, bucket, kind))
+    text = one_stage(epochs=2, source=_outside(tmp_path, bucket, kind))
     run(text=text)
-    assert _totals(tmp_path) == {"only": 42.0}
+    assert totals(tmp_path) == {"only": 42.0}
     digest = hashlib.sha256(b"40").hexdigest()
     assert (tmp_path / "store" / "blobs" / "sha256" / digest[:2] / digest).read_text() == "40"
     assert run(text=text)[0].states == {"only": "reused"}
@@ -429,7 +246,7 @@ def test_an_outside_file_is_identified_by_its_bytes(
     moved = tmp_path / "moved" / "count.json"
     moved.parent.mkdir()
     moved.write_text("40")
-    job = _counting_job(tmp_path, _single(epochs=2, source=str(moved)))
+    job = counting_job(tmp_path, one_stage(epochs=2, source=str(moved)))
     (planned,) = plan_job(job, open_store(job.store)).stages
     assert planned.verdict is Verdict.REUSE
     moved.write_text("50")
@@ -445,14 +262,14 @@ def test_a_missing_outside_file_is_named_in_the_error(
         DataError,
         match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file",
     ):
-        run(text=_single(source=str(tmp_path / "none.pth")))
+        run(text=one_stage(source=str(tmp_path / "none.pth")))
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(
         DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name a file in it"
     ):
-        run(text=_single(source=str(tmp_path / "folder.pth")))
+        run(text=one_stage(source=str(tmp_path / "folder.pth")))
     with pytest.raises(DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: no such object"):
-        run(text=_single(source=f"s3://{bucket}/none.pth"))
+        run(text=one_stage(source=f"s3://{bucket}/none.pth"))
 
 
 def test_a_run_with_an_s3_store_writes_no_local_store(
@@ -463,7 +280,7 @@ def test_a_run_with_an_s3_store_writes_no_local_store(
     )
     outcome, _ = run(text=text)
     assert outcome.exit_code == 0
-    assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]
+    assert totals(tmp_path)["second"] == 1 + totals(tmp_path)["first"]
     assert not (tmp_path / "store").exists()
     assert set(run(text=text)[0].states.values()) == {"reused"}
 
@@ -482,7 +299,7 @@ def test_two_stages_run_at_the_same_time_on_two_gpus(run: Runner) -> None:
 def test_a_stage_waits_for_room_until_its_deadline(
     run: Runner, occupied: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
+    outcome, heard = run(text=one_stage(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
         "waited 0.05 minutes for resources: needs 1 worker with 1 CPU, but the cluster has 0 CPUs, "
@@ -497,19 +314,19 @@ def test_a_stage_starts_when_room_becomes_free(
     run: Runner, occupied: subprocess.Popen[str]
 ) -> None:
     threading.Timer(3, occupied.terminate).start()
-    outcome, _ = run(text=_single(epochs=1))
+    outcome, _ = run(text=one_stage(epochs=1))
     assert outcome.exit_code == 0
 
 
 def test_stated_data_are_checked_only_by_workers(run: Runner, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"content").hexdigest()
-    assert run(text=_single(epochs=1))[0].states == {"only": "done"}
-    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+    assert run(text=one_stage(epochs=1))[0].states == {"only": "done"}
+    assert run(text=one_stage(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
     (tmp_path / "data" / "content.txt").unlink()
-    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+    assert run(text=one_stage(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
 
     (tmp_path / "data" / "content.txt").write_text("other")
-    outcome, _ = run(text=_single(epochs=2, data_fingerprint=digest))
+    outcome, _ = run(text=one_stage(epochs=2, data_fingerprint=digest))
     assert outcome.exit_code == 2
     assert f"stages.only.data_fingerprint is {digest}, but the data on " in str(
         outcome.errors["only"]
@@ -518,7 +335,7 @@ def test_stated_data_are_checked_only_by_workers(run: Runner, tmp_path: Path) ->
 
 def test_the_record_contains_the_error_of_a_failed_run(run: Runner, tmp_path: Path) -> None:
     with pytest.raises(ClusterError) as caught:
-        run(text=_single(resources={"workers": 64}))
-    record = _record(tmp_path)
+        run(text=one_stage(resources={"workers": 64}))
+    record = last_record(tmp_path)
     assert record.state == "failed"
     assert record.error == str(caught.value)
