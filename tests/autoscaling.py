@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.conftest import ROOT, free_port
+from tests.ray_nodes import kill_all
 
 START_TRIES = 3
 _HEAD_TYPE = "ray.head.default"
@@ -79,14 +79,14 @@ def autoscaling_cluster(
             address, head = _start(Path(folder), types, idle_timeout_s)
             if head.returncode == 0:
                 break
-            end_session(head.pid)
+            kill_all(partial(_processes_of, head.pid))
         else:
             address, head = _start(Path(folder), types, idle_timeout_s)
         try:
             assert head.returncode == 0, (Path(folder) / "start.log").read_text()
             yield address
         finally:
-            end_session(head.pid)
+            kill_all(partial(_processes_of, head.pid))
 
 
 def _start(
@@ -169,17 +169,6 @@ def _environment(folder: Path) -> dict[str, str]:
 def _head_id() -> str:
     """The id that Ray's provider gives to the head."""
     return "f" * 51 + "00000"
-
-
-def end_session(session: int) -> None:
-    """Kill each process of a session. Processes may start others meanwhile, so this repeats."""
-    while found := _processes_of(session):
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.1)
 
 
 def _processes_of(session: int) -> list[int]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +61,16 @@ class RayNode:
 
     def kill(self) -> None:
         """Kill all processes of the node with -9, also those that start meanwhile."""
-        while processes := self.processes():
-            for process in processes:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            time.sleep(0.1)
+        kill_all(self.processes)
+
+
+def kill_all(processes: Callable[[], list[int]]) -> None:
+    """Kill processes with -9 until none is left: they may start others meanwhile."""
+    while found := processes():
+        for process in found:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def _processes_with(variable: str) -> list[int]:

@@ -19,15 +19,15 @@ from orchestrator.artifacts.gc import UNFINISHED, Removed, collect_garbage
 from orchestrator.artifacts.listing import stored_keys
 from orchestrator.artifacts.survey import BLOBS, RESULTS, RESUME_STATE, RUNS
 from orchestrator.errors import IntegrityError, StoreError
-from orchestrator.process import Process
 from orchestrator.runs.last_run import LastRun, load_last_run
 from orchestrator.store import Store, open_store
-from orchestrator.store.lease import Lease, take_lease
+from orchestrator.store.lease import take_lease
 from orchestrator.store.marks import MARKED_WORK_S, refer_to_blobs
 from orchestrator.store.outside import note_outside
 from orchestrator.store.protocol import Entry
 from orchestrator.store.publish import blob_name, load_manifest, manifest_name
 from tests.orchestrator.artifacts.published import Published, published
+from tests.orchestrator.leases import bare_lease
 
 __all__ = ["published"]
 
@@ -112,26 +112,12 @@ def test_what_is_young_stays(littered: Store) -> None:
     assert sum(one.num for one in removed.values()) == 0
 
 
-def _lease() -> Lease:
-    return Lease(
-        key=KEY,
-        token=1,
-        run_id="r",
-        job="small",
-        stage="pretrain",
-        host="h",
-        process=Process.current(),
-        began_at_s=0,
-        duration_s=7200,
-    )
-
-
 def test_resume_state_of_a_live_lease_stays_with_its_trials_and_runs(littered: Store) -> None:
     digest = LOOSE.rpartition("/")[2]
     trial = b'{"checkpoint": {"files": [{"path": "m", "sha256": "%s", "size": 5}]}}'
     littered.write(f"train/{KEY}/trials/00001/trial-1.json", trial % digest.encode())
     littered.write(f"train/{KEY}/runs/20250101T000000-b", b"")
-    lease = _lease()
+    lease = bare_lease(KEY, 1, duration_s=7200)
     take_lease(littered, lease)
     assert sum(one.num for one in collect(littered).values()) == 0
     littered.write(
@@ -200,7 +186,7 @@ def test_files_from_outside_stay_with_the_stage_that_reads_them(littered: Store)
     other = manifest.model_copy(update={"key": "0" * 64, "recipe": recipe})
     littered.write(manifest_name(other.key), other.to_json())
     note_outside(littered, KEY, [digests["running"]])
-    assert take_lease(littered, _lease()) is not None
+    assert take_lease(littered, bare_lease(KEY, 1, duration_s=7200)) is not None
     collect(littered)
     assert all(littered.read(blob_name(digest)) for digest in digests.values())
     littered.clear("leases")

@@ -16,12 +16,10 @@ import pytest
 from orchestrator.artifact import Artifact, Manifest
 from orchestrator.artifacts.gc import collect_garbage
 from orchestrator.errors import StoreError
-from orchestrator.process import Process
 from orchestrator.s3 import client
 from orchestrator.store import s3
 from orchestrator.store.checkpoints import Newest, commit_checkpoint, fetch_newest_checkpoint
 from orchestrator.store.lease import (
-    Lease,
     check_owner,
     find_owner,
     lease_name,
@@ -38,6 +36,7 @@ from orchestrator.store.publish import (
 from orchestrator.store.s3 import S3Store
 from orchestrator.store.training import Training
 from tests.fault_proxy import FAULTS, Choice, FaultProxy, Request, at_random, fault_proxy
+from tests.orchestrator.leases import bare_lease
 from tests.orchestrator.store.conftest import OTHER_SERVERS
 
 KEY = "f" * 64
@@ -71,19 +70,6 @@ def _are_equal(first: Path, second: Path) -> bool:
     return all((first / name).read_bytes() == (second / name).read_bytes() for name in SIZES)
 
 
-def _lease(token: int) -> Lease:
-    return Lease(
-        key=KEY,
-        token=token,
-        run_id=f"run{token}",
-        job="job",
-        stage="train",
-        host="node",
-        process=Process.current(),
-        began_at_s=0,
-    )
-
-
 def _manifest(token: int, artifact: Artifact) -> Manifest:
     return Manifest(
         key=f"{token:064x}",
@@ -106,7 +92,7 @@ class _Owner:
     def work(self) -> Manifest:
         store, training = self._store, Training(f"train/{KEY}", self._token)
         files = _make_files(self._folder / "made", self._token)
-        lease = _lease(self._token)
+        lease = bare_lease(KEY, self._token, f"run{self._token}")
         assert self._insist(lambda: take_lease(store, lease))
         self._insist(lambda: renew_lease(store, lease))
         self._insist(lambda: commit_checkpoint(store, training, files))
@@ -278,5 +264,5 @@ def test_no_result_is_torn_or_wrong_after_many_faults(
     assert _are_equal(tmp_path / "resumed", tmp_path / str(newest) / "made")
     owner = find_owner(direct, KEY)
     assert owner is not None
-    assert owner.lease == _lease(newest)
+    assert owner.lease == bare_lease(KEY, newest, f"run{newest}")
     assert direct.names(f"leases/{KEY}") == [lease_name(KEY, newest)]

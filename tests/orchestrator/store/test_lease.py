@@ -27,6 +27,7 @@ from orchestrator.store.lease import (
     renew_lease,
     take_lease,
 )
+from tests.orchestrator.leases import bare_lease
 
 KEY = "a" * 64
 
@@ -37,17 +38,7 @@ def store(store_uri: str) -> Store:
 
 
 def lease(token: int, run_id: str = "run", **fields: object) -> Lease:
-    values: dict[str, object] = {
-        "key": KEY,
-        "token": token,
-        "run_id": run_id,
-        "job": "job",
-        "stage": "train",
-        "host": "node-1",
-        "process": Process.current(),
-        "began_at_s": 0.0,
-    }
-    return Lease.model_validate({**values, **fields})
+    return bare_lease(KEY, token, run_id, **fields)
 
 
 def test_a_stage_without_a_lease_has_no_owner(store: Store) -> None:
@@ -148,7 +139,7 @@ def test_a_damaged_lease_still_counts_until_it_expires(store: Store) -> None:
 def _race(uri: str, start: Barrier, wins: multiprocessing.SimpleQueue[int]) -> None:
     store = open_store(uri)
     for round_ in range(20):
-        mine = lease(1, f"run {os.getpid()}", key=f"{round_:064d}")
+        mine = bare_lease(f"{round_:064d}", 1, f"run {os.getpid()}")
         start.wait()
         if take_lease(store, mine):
             wins.put(round_)

@@ -10,29 +10,19 @@ from unittest.mock import patch
 
 import pytest
 
-from orchestrator.process import Process
 from orchestrator.store import Store, open_store
 from orchestrator.store.checkpoints import commit_checkpoint, fetch_newest_checkpoint
-from orchestrator.store.lease import Lease, check_owner, take_lease
+from orchestrator.store.lease import check_owner, take_lease
 from orchestrator.store.publish import load_manifest, publish_manifest
 from orchestrator.store.training import Training
+from tests.orchestrator.leases import bare_lease
 from tests.orchestrator.manifests import bare_manifest
 
 KEY = "c" * 64
 
 
 def _take(store: Store, token: int) -> Training:
-    lease = Lease(
-        key=KEY,
-        token=token,
-        run_id=f"run{token}",
-        job="job",
-        stage="train",
-        host="node",
-        process=Process.current(),
-        began_at_s=0,
-    )
-    assert take_lease(store, lease)
+    assert take_lease(store, bare_lease(KEY, token, f"run{token}"))
     return Training(f"train/{KEY}", token)
 
 
