@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from orchestrator.process import Process
 from orchestrator.streams import exit_code_of
 
 CHECK_INTERVAL_S = 1.0
@@ -49,13 +50,13 @@ class Rest:
         return asdict(self)
 
 
-def await_end(parent: int) -> Rest | None:
+def await_end(worker: Process) -> Rest | None:
     """Read reports from stdin until the worker is done or gone. Returns what is left to write."""
     newest: bytes | None = None
     unfinished = b""
     while True:
         # A process that the worker forked may hold the pipe open, so its end is not enough.
-        is_alive = os.getppid() == parent
+        is_alive = not worker.has_ended()
         if not select.select([0], [], [], CHECK_INTERVAL_S if is_alive else 0)[0]:
             if is_alive:
                 continue
@@ -105,7 +106,8 @@ def write_rest(rest: Rest) -> None:
 
 
 def main() -> int:
-    left = await_end(int(sys.argv[1]))
+    machine, pid, began = sys.argv[1:]
+    left = await_end(Process(machine, int(pid), began))
     if left is not None:
         write_rest(left)
     return 0

@@ -12,8 +12,10 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from typing import IO
 
 from orchestrator.cluster.log_rescue import Rest
+from orchestrator.process import Process
 from orchestrator.redaction import Redactor, secret_forms, secrets_of
 from orchestrator.s3.client import known_secrets
 from orchestrator.store import open_store
@@ -86,12 +88,12 @@ class Shipment:
         """Report to the rescue process where it would have to resume."""
         tail = self._tail
         rest = self._place.at(tail.stored, tail.copied, tail.writer.num_parts, self._secrets)
-        if self._rescue is None or self._rescue.stdin is None or rest == self._reported:
+        if self._rescue is None or rest == self._reported:
             return
         self._reported = rest
         try:
-            self._rescue.stdin.write(json.dumps(rest.to_json()).encode() + b"\n")
-            self._rescue.stdin.flush()
+            self._rescue.write(json.dumps(rest.to_json()).encode() + b"\n")
+            self._rescue.flush()
         except OSError:  # it was killed: only the output of a killed worker is less complete
             self._rescue = None
 
@@ -104,26 +106,33 @@ class Shipment:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
-        if self._rescue is not None and self._rescue.stdin is not None:
-            is_complete = self._tail.is_complete
+        if self._rescue is not None:
             with suppress(OSError):
-                if is_complete:
-                    self._rescue.stdin.write(b"done\n")
-                self._rescue.stdin.close()
-            if is_complete:
-                self._rescue.wait()
-            else:  # it may take a minute, but without a wait it would remain as a zombie
-                threading.Thread(target=self._rescue.wait, daemon=True).start()
+                if self._tail.is_complete:
+                    self._rescue.write(b"done\n")
+                self._rescue.close()
         return True
 
 
-def _start_rescue(fd: int, copy_fd: int) -> subprocess.Popen[bytes] | None:
-    command = [sys.executable, "-m", "orchestrator.cluster.log_rescue", str(os.getpid())]
+def _start_rescue(fd: int, copy_fd: int) -> IO[bytes] | None:
+    """Start the rescue process, and return its standard input. None if it cannot be started.
+
+    When Ray ends a worker it also kills the worker's children, so a shell starts the process, and
+    ends at once. A shell gives a process in the background no input unless it is told to.
+    """
+    spare = next(number for number in range(3, 6) if number not in (fd, copy_fd))
+    script = f'{{ "$@" <&{spare} {spare}<&- & }} {spare}<&0'
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.cluster.log_rescue",
+        *map(str, Process.current()),
+    ]
     # Ray extends sys.path for the code of a submitted job.
     path = os.pathsep.join(place or os.curdir for place in sys.path)
     try:
-        return subprocess.Popen(  # noqa: S603  our own arguments
-            command,
+        shell = subprocess.Popen(  # noqa: S603  our own arguments
+            ["/bin/sh", "-c", script, "sh", *command],
             stdin=subprocess.PIPE,
             stdout=copy_fd,
             stderr=copy_fd,
@@ -133,3 +142,5 @@ def _start_rescue(fd: int, copy_fd: int) -> subprocess.Popen[bytes] | None:
         )
     except OSError:
         return None
+    shell.wait()
+    return shell.stdin

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
+from orchestrator.cluster.connection import connected
 from orchestrator.cluster.log_capture import captured
 from orchestrator.redaction import Redactor
 from orchestrator.store import open_store
@@ -78,6 +80,24 @@ def test_last_lines_before_a_kill_reach_the_store_and_rays_log(
     stored = _await_stored(str(tmp_path), "key ***")
     assert _is_complete(stored)
     assert worker.communicate()[1] == stored
+
+
+@ray.remote(num_cpus=1)
+class _Worker:
+    def print_last(self, store_uri: str) -> None:
+        self._block = captured(store_uri, FOLDER, LogSettings(flush_s=600), num_logs=1)
+        self._block.__enter__()
+        print("by an actor", flush=True)
+
+
+def test_last_lines_of_a_worker_that_ray_kills_with_its_children_reach_the_store(
+    cluster_address: str, tmp_path: Path
+) -> None:
+    with connected(cluster_address):
+        worker = _Worker.remote()  # type: ignore[attr-defined]
+        ray.get(worker.print_last.remote(str(tmp_path)))
+        ray.kill(worker)
+    _await_stored(str(tmp_path), "by an actor\n")
 
 
 def test_error_is_the_last_text_and_later_output_is_not_captured(
