@@ -1,6 +1,6 @@
 """The catalogue of errors: every message that a user can meet, and which of them no test reaches.
 
-`make errors` runs the tests under coverage (about an hour), then prints the catalogue. It is not
+`make errors` runs the tests under coverage (about 40 minutes), then prints the catalogue. It is not
 part of CI.
 """
 

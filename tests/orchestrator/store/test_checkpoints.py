@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import IntegrityError
 from orchestrator.store import Store, open_store
 from orchestrator.store.checkpoints import (
     CheckpointName,
     Newest,
     commit_checkpoint,
+    fetch_checkpoint,
     fetch_newest_checkpoint,
 )
 from orchestrator.store.training import Training
@@ -89,6 +91,14 @@ def test_checkpoint_with_a_damaged_seal_is_never_a_best_one(store: Store, tmp_pa
     for number in (2, 3):
         _commit(store, tmp_path, number, score=1.0, keep_best=1)
     assert _kept(store) == [2, 3]
+
+
+def test_checkpoint_that_lost_its_seal_cannot_be_fetched(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1)
+    (name,) = (name for name in store.names(TRAINING.folder) if name.endswith(".json"))
+    store.delete(name)
+    with pytest.raises(IntegrityError, match=rf"{name} is missing$"):
+        fetch_checkpoint(store, TRAINING, CheckpointName(1, 1), tmp_path / "fetched")
 
 
 def test_checkpoint_without_its_seal_is_ignored(store: Store, tmp_path: Path) -> None:
