@@ -158,7 +158,9 @@ def _add_doctor(verb: argparse.ArgumentParser) -> None:
 
 def _add_status(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--watch", action="store_true", help="update it every few seconds until the run ends"
+        "--watch",
+        action="store_true",
+        help="update it every few seconds until the run ends; wait for the job's first run",
     )
     verb.add_argument(
         "--all", action="store_true", help="without JOB: list all runs, not only the newest 50"

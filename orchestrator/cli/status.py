@@ -68,11 +68,11 @@ def _while_read(statuses: Iterable[Status], stdout: Output) -> Iterator[Status]:
 
 
 def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterator[Status]:
-    """Yield the status now, and again every few seconds until its run has ended."""
+    """Yield the status now, and again every few seconds until its run has begun and ended."""
     while True:
         status = load()
         yield status
-        if status.state is not Condition.RUNNING:
+        if status.state not in (Condition.WAITING, Condition.RUNNING):
             return
         time.sleep(every_s)
 

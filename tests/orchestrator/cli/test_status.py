@@ -218,11 +218,11 @@ def test_json_status_is_one_document_or_a_line_per_change() -> None:
     ]
 
 
-def test_watch_ends_with_its_run() -> None:
-    waiting = [STATUS, STATUS, _ended(Condition.LOST), STATUS]
-    statuses = iter(waiting)
+def test_watch_waits_for_a_run_and_ends_with_it() -> None:
+    waiting = replace(STATUS, state=Condition.WAITING, run_id=None)
+    statuses = iter([waiting, STATUS, STATUS, _ended(Condition.LOST), STATUS])
     states = [status.state for status in following(lambda: next(statuses), every_s=0)]
-    assert states == ["running", "running", "lost"]
+    assert states == ["waiting", "running", "running", "lost"]
 
 
 @pytest.mark.parametrize(

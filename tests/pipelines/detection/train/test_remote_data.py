@@ -15,7 +15,7 @@ from pipelines.detection.evaluate import run as evaluate
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
-from tests.pipelines.data.test_node_cache import upload
+from tests.pipelines.data.buckets import upload
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,
