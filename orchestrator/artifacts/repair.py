@@ -12,6 +12,7 @@ from orchestrator.artifact import File, Manifest
 from orchestrator.artifacts.scratch import scratch_folder
 from orchestrator.artifacts.verify import Damage, Fault, broken_manifests, check_blob
 from orchestrator.errors import IntegrityError
+from orchestrator.store.blobs import stored_sizes
 from orchestrator.store.input_cache import InputCache
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, fetch_file
@@ -42,8 +43,12 @@ class OtherStore:
         return self.store.uri
 
     def fetch(self, file: File, path: Path) -> bool:
-        try:
-            fetch_file(self.store, blob_name(file.sha256), file, path)
+        size = stored_sizes(self.store, [file.sha256]).get(file.sha256)
+        if size is None:
+            return False
+        try:  # it is checked by its sha256: `file` may not say the right size
+            sized = file.model_copy(update={"size": size})
+            fetch_file(self.store, blob_name(file.sha256), sized, path)
         except IntegrityError:
             return False
         return True
@@ -109,7 +114,8 @@ def _repair_blob(store: Store, file: File, source: Source) -> bool:
         if not source.fetch(file, path):
             return False
         store.upload(name, path)
-    return check_blob(store, file) is None
+        sized = file.model_copy(update={"size": path.stat().st_size})
+    return check_blob(store, sized) is None
 
 
 def _repair_manifest(store: Store, fault: Fault, source: Source) -> bool:

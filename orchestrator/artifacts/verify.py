@@ -7,17 +7,19 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from orchestrator.artifact import File, Manifest, digest_of
-from orchestrator.artifacts.lineage import input_keys
+from orchestrator.artifacts.lineage import input_keys, outside_sha256s
 from orchestrator.errors import IntegrityError
+from orchestrator.store.blobs import files_of, stored_sizes
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, load_manifest, manifest_name
 
+OUTSIDE = "outside"
+"""Instead of the name of an output, for the files from outside the job that a stage read."""
 BATCH = 20_000
 """Files that are checked with one listing of the blobs. Bounds memory to some 30 MB."""
 
@@ -46,7 +48,7 @@ class Fault:
     text: str
     """What was found, and what was expected."""
     file: File | None = None
-    """The published file; None for a manifest."""
+    """The file whose bytes the blob has; None for a manifest."""
     output: str | None = None
     job: str | None = None
     """The job that published it, as the manifest says."""
@@ -65,7 +67,7 @@ class Checked:
     """None if there is no manifest, or if it is damaged."""
     num_files: int
     size: int
-    """In bytes, as published."""
+    """In bytes, as published. Of files from outside the job, as the store has them."""
     faults: tuple[Fault, ...]
 
     @property
@@ -81,7 +83,7 @@ class Finding(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """A published file and where it belongs."""
+    """A file of a stage and where it belongs."""
 
     output: str
     file: File
@@ -97,7 +99,7 @@ def verify(store: Store, keys: Iterable[str], *, is_deep: bool) -> Iterator[Chec
     num_files = 0
     for key, found in _load_chain(store, keys):
         batch.append((key, found))
-        num_files += 1 + _num_files(found)
+        num_files += 1 + (len(_sha256s(found)) if isinstance(found, Manifest) else 0)
         if num_files >= BATCH:
             yield from _check_blobs(store, batch, is_deep=is_deep)
             batch, num_files = [], 0
@@ -171,41 +173,34 @@ def _load(store: Store, key: str, citing: Manifest | None) -> Manifest | Fault |
 def _check_blobs(
     store: Store, batch: Sequence[tuple[str, Manifest | Fault | None]], *, is_deep: bool
 ) -> Iterator[Checked]:
-    files = {held.file.sha256: held.file for _, found in batch for held in _held(found)}
-    known: dict[str, Finding | None] = dict(_wrong_sizes(store, files))
+    manifests = [found for _, found in batch if isinstance(found, Manifest)]
+    sizes = stored_sizes(store, (sha256 for one in manifests for sha256 in _sha256s(one)))
+    known: dict[str, Finding | None] = {}
     for key, manifest in batch:
         if not isinstance(manifest, Manifest):
             yield Checked(key, None, 0, 0, () if manifest is None else (manifest,))
             continue
-        for held in _held(manifest) if is_deep else ():
+        all_held = list(_held(manifest, sizes))
+        for held in all_held:
             if held.file.sha256 not in known:
-                known[held.file.sha256] = check_blob(store, held.file)
+                known[held.file.sha256] = _check(store, held.file, sizes, is_deep=is_deep)
         faults = [
             _fault_of_blob(finding, held, manifest)
-            for held in _held(manifest)
-            if (finding := known.get(held.file.sha256)) is not None
+            for held in all_held
+            if (finding := known[held.file.sha256]) is not None
         ]
-        size = sum(held.file.size for held in _held(manifest))
-        yield Checked(key, manifest.stage, _num_files(manifest), size, tuple(faults))
+        size = sum(held.file.size for held in all_held)
+        yield Checked(key, manifest.stage, len(all_held), size, tuple(faults))
 
 
-def _wrong_sizes(store: Store, files: Mapping[str, File]) -> Iterator[tuple[str, Finding]]:
-    """Yield the blobs that are missing or have a wrong size, by sha256. Lists only the folders that
-    `files` are in: a store may have many other blobs."""
-    missing = set(files)
-    folders = {str(PurePosixPath(blob_name(sha256)).parent) for sha256 in files}
-    for entry in (entry for folder in sorted(folders) for entry in store.entries(folder)):
-        sha256 = PurePosixPath(entry.name).name
-        if sha256 in missing:
-            missing.remove(sha256)
-            if entry.size != files[sha256].size:
-                yield sha256, _wrong_size(entry.size, files[sha256])
-    for sha256 in missing:
-        yield sha256, Finding(Damage.MISSING, "does not exist")
-
-
-def _wrong_size(size: int, file: File) -> Finding:
-    return Finding(Damage.WRONG_SIZE, f"has {size} bytes instead of {file.size}")
+def _check(store: Store, file: File, sizes: Mapping[str, int], *, is_deep: bool) -> Finding | None:
+    """Check a blob by the size that it has in the store, and, if `is_deep`, by its bytes."""
+    size = sizes.get(file.sha256)
+    if size is None:
+        return Finding(Damage.MISSING, "does not exist")
+    if size != file.size:
+        return Finding(Damage.WRONG_SIZE, f"has {size} bytes instead of {file.size}")
+    return check_blob(store, file) if is_deep else None
 
 
 def _fault_of_blob(finding: Finding, held: _Held, manifest: Manifest) -> Fault:
@@ -219,11 +214,16 @@ def _fault_of_blob(finding: Finding, held: _Held, manifest: Manifest) -> Fault:
     )
 
 
-def _held(found: Manifest | Fault | None) -> Iterator[_Held]:
-    for output, artifact in found.artifacts.items() if isinstance(found, Manifest) else ():
+def _held(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[_Held]:
+    """Yield the files of a manifest. Of those from outside the job, it does not say the size: they
+    have the one in `sizes`."""
+    for output, artifact in manifest.artifacts.items():
         for file in artifact.files:
             yield _Held(output, file)
+    for sha256 in outside_sha256s(manifest):
+        yield _Held(OUTSIDE, File(path=sha256, sha256=sha256, size=sizes.get(sha256, 0)))
 
 
-def _num_files(found: Manifest | Fault | None) -> int:
-    return sum(1 for _ in _held(found))
+def _sha256s(manifest: Manifest) -> list[str]:
+    """Return the sha256 of all blobs that a manifest needs."""
+    return [*(file.sha256 for file in files_of(manifest)), *outside_sha256s(manifest)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from orchestrator.artifact import File, Manifest
 from orchestrator.store.marks import Clock, Sleep, clock_s, refer_to_blobs
@@ -12,23 +12,25 @@ from orchestrator.store.publish import blob_name, publish_manifest
 
 
 def missing_files(store: Store, files: Iterable[File]) -> list[File]:
-    """Return the files without a blob of their size, each once. Lists at most 256 folders."""
-    wanted = {blob_name(file.sha256): file for file in files}
-    for folder in sorted({name.rpartition("/")[0] for name in wanted}):
-        for entry in store.entries(folder):
-            if entry.name in wanted and entry.size == wanted[entry.name].size:
-                del wanted[entry.name]
-    return list(wanted.values())
+    """Return the files without a blob of their size, each once."""
+    wanted = {file.sha256: file for file in files}
+    sizes = stored_sizes(store, wanted)
+    return [file for sha256, file in wanted.items() if sizes.get(sha256) != file.size]
 
 
-def stored_files(store: Store, sha256s: Iterable[str]) -> Iterator[File]:
-    """Yield the blobs with these sha256 that the store has, with their sizes there. Their paths are
-    their sha256. Lists at most 256 folders."""
+def stored_sizes(store: Store, sha256s: Iterable[str]) -> dict[str, int]:
+    """Return the blobs with these sha256 that the store has, with their sizes there in bytes. Lists
+    at most 256 folders."""
     wanted = {blob_name(sha256): sha256 for sha256 in sha256s}
-    for folder in sorted({name.rpartition("/")[0] for name in wanted}):
-        for entry in store.entries(folder):
-            if sha256 := wanted.get(entry.name):
-                yield File(path=sha256, sha256=sha256, size=entry.size)
+    folders = sorted({name.rpartition("/")[0] for name in wanted})
+    entries = (entry for folder in folders for entry in store.entries(folder))
+    return {wanted[entry.name]: entry.size for entry in entries if entry.name in wanted}
+
+
+def stored_files(store: Store, sha256s: Iterable[str]) -> list[File]:
+    """Return the blobs with these sha256 that the store has. Their paths are their sha256."""
+    sizes = stored_sizes(store, sha256s)
+    return [File(path=sha256, sha256=sha256, size=size) for sha256, size in sizes.items()]
 
 
 def files_of(manifest: Manifest) -> tuple[File, ...]:

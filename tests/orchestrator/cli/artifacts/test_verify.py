@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifact import File
+from orchestrator.artifact import File, digest_of
 from orchestrator.artifacts.verify import verify
 from orchestrator.errors import SpecError
 from orchestrator.store import Store
 from orchestrator.store.input_cache import input_cache
-from orchestrator.store.publish import load_manifest, manifest_name
+from orchestrator.store.publish import blob_name, load_manifest, manifest_name
 from tests.orchestrator.artifacts.published import Published, in_folder, publish_job, published
 from tests.orchestrator.cli.artifacts.running import run, run_json
 
@@ -194,6 +194,40 @@ def test_a_copy_that_is_damaged_too_repairs_nothing(published: Published, copy: 
     assert fault["repaired_from"] is None
     assert fault["command"] == "orchestrator run job.yaml --force pretrain"
     assert published.store.read(name) is None
+
+
+def read_from_outside(published: Published, content: bytes) -> tuple[str, str]:
+    """Publish a stage that has read a file from outside the job. Returns its Key and the name of
+    the file's blob."""
+    store, digest = published.store, hashlib.sha256(content).hexdigest()
+    manifest = load_manifest(store, published.plan["pretrain"].key)
+    assert manifest is not None
+    recipe = {**manifest.recipe, "inputs": {"backbone": {"sha256": digest}}}
+    key = digest_of(recipe)
+    changed = manifest.model_copy(update={"key": key, "recipe": recipe})
+    store.create(manifest_name(key), changed.to_json())
+    store.write(blob_name(digest), content)
+    return key, blob_name(digest)
+
+
+@pytest.mark.parametrize(
+    ("content", "damage"), [(None, "missing"), (b"bockbone", "wrong bytes"), (b"b", "wrong bytes")]
+)
+def test_files_from_outside_the_job_are_checked_and_repaired(
+    published: Published, copy: Published, content: bytes | None, damage: str
+) -> None:
+    key, name = read_from_outside(published, b"backbone")
+    words = ("--key", key, "--store", published.store.uri, "--deep")
+    assert faults(*words) == []
+    published.store.delete(name)
+    if content is not None:
+        published.store.write(name, content)
+    (fault,) = faults(*words)
+    assert (fault["name"], fault["damage"], fault["output"]) == (name, damage, "outside")
+    copy.store.write(name, b"backbone")
+    run("verify", *words, "--repair", "--from", copy.store.uri)
+    assert published.store.read(name) == b"backbone"
+    assert faults(*words) == []
 
 
 def test_from_needs_repair(published: Published) -> None:
