@@ -108,7 +108,10 @@ class _Copy:
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None
-        if publish_with_blobs(self.target, manifest, self._vanished_blob) != manifest:
+        outside = stored_files(self.source, outside_sha256s(manifest))
+        copy_blob = self._vanished_blob
+        kept = publish_with_blobs(self.target, manifest, copy_blob, outside=outside)
+        if kept != manifest:
             self.report_kept(manifest)
         self.copied.num_new_results += is_new
 

@@ -43,12 +43,13 @@ def publish_with_blobs(
     manifest: Manifest,
     upload: Callable[[File], None],
     *,
+    outside: Iterable[File] = (),
     clock: Clock = clock_s,
     sleep: Sleep = time.sleep,
 ) -> Manifest:
     """Publish a manifest as `publish_manifest` does, next to a gc. Calls `upload` for each file
-    whose blob is missing."""
-    files = files_of(manifest)
+    whose blob is missing, also for those from `outside` the job that the stage read."""
+    files = (*files_of(manifest), *outside)
 
     def ensure() -> None:
         for file in missing_files(store, files):

@@ -75,9 +75,12 @@ def test_a_damaged_note_is_named(store: Store) -> None:
 
 
 def test_a_manifest_is_published_only_with_its_blobs(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    path.write_bytes(b"weights")
-    file = File(path="model", sha256=sha256_of(path), size=7)
+    paths = {"model": tmp_path / "model", "backbone": tmp_path / "backbone"}
+    for name, path in paths.items():
+        path.write_text(name)
+    file, outside = (
+        File(path=name, sha256=sha256_of(path), size=len(name)) for name, path in paths.items()
+    )
     manifest = Manifest(
         key=KEY,
         stage="pretrain",
@@ -93,8 +96,8 @@ def test_a_manifest_is_published_only_with_its_blobs(store: Store, tmp_path: Pat
     def upload(file: File) -> None:
         assert store.read(manifest_name(KEY)) is None
         uploaded.append(file)
-        store.upload(blob_name(file.sha256), path)
+        store.upload(blob_name(file.sha256), paths[file.path])
 
-    assert publish_with_blobs(store, manifest, upload) == manifest
-    assert publish_with_blobs(store, manifest, upload) == manifest
-    assert uploaded == [file]
+    assert publish_with_blobs(store, manifest, upload, outside=[outside]) == manifest
+    assert publish_with_blobs(store, manifest, upload, outside=[outside]) == manifest
+    assert uploaded == [file, outside]
