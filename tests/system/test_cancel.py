@@ -23,7 +23,7 @@ from tests.orchestrator.counting import KINDS
 
 Runner = Callable[..., Outcome]
 
-LONG = {"kind": "count", "data": "data", "epochs": 200, "epoch_s": 1, "resumed_epoch_s": 0}
+LONG = {"kind": "count", "data": "data", "epochs": 60, "epoch_s": 1, "resumed_epoch_s": 0}
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_cancelled_stage_resumes_from_its_checkpoint(
         "next": {"kind": "count", "data": "data", "epochs": 1, "source": "first.count"},
         "other": {"kind": "count", "data": "data", "epochs": 1, "gain": 2.0},
     }
-    outcome = run(stages, at="epoch 2/200", cancels=("first",))
+    outcome = run(stages, at="epoch 2/60", cancels=("first",))
     assert outcome.states == {"first": "cancelled", "next": "blocked", "other": "done"}
     assert (outcome.errors, outcome.exit_code) == ({}, 1)
     job = _job(tmp_path, stages)
@@ -87,7 +87,7 @@ def test_a_cancelled_stage_resumes_from_its_checkpoint(
     assert record.state == "cancelled"
     assert "its checkpoint is committed" in record.stages["first"].event
     assert run(stages).exit_code == 0
-    epochs = [f"gain 1 epoch {epoch}" for epoch in range(1, 201)]
+    epochs = [f"gain 1 epoch {epoch}" for epoch in range(1, 61)]
     assert [line for line in _worked(tmp_path) if line in epochs[1:]] == epochs[1:]
 
 
@@ -95,10 +95,10 @@ def test_a_cancelled_search_resumes_its_trials(run: Runner, tmp_path: Path) -> N
     search = {"kind": "tune", "of": "only", "space": {"gain": {"choice": [2.0, 3.0, 4.0]}}}
     stages = {
         "search": {**search, "algorithm": {"name": "grid"}, "scheduler": {"name": "none"}},
-        "only": {**LONG, "epochs": 50, "params_from": "search.best_params"},
+        "only": {**LONG, "epochs": 25, "params_from": "search.best_params"},
         "other": {"kind": "count", "data": "data", "epochs": 1, "gain": 9.0},
     }
-    outcome = run(stages, at="trial gain=2: epoch 2/50", cancels=("search",))
+    outcome = run(stages, at="trial gain=2: epoch 2/25", cancels=("search",))
     assert outcome.states == {"search": "cancelled", "only": "blocked", "other": "done"}
     assert run(stages).exit_code == 0
     worked = [line for line in _worked(tmp_path) if line.startswith("gain 2")]
@@ -127,7 +127,7 @@ def test_a_stage_that_cannot_stop_ends_at_once(run: Runner, tmp_path: Path, work
 def test_a_cancelled_run_ends_as_an_interrupted_one(run: Runner, tmp_path: Path) -> None:
     stages = {"only": LONG}
     with pytest.raises(InterruptedRunError, match="cancelled; finished stages and checkpoints"):
-        run(stages, at="epoch 2/200", cancels=(WHOLE_RUN,))
+        run(stages, at="epoch 2/60", cancels=(WHOLE_RUN,))
     job = _job(tmp_path, stages)
     record = _record(job, open_store(job.store))
     assert record.state == "interrupted"

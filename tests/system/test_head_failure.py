@@ -17,7 +17,7 @@ from tests.ray_nodes import RayNode, run_shell, started_node
 
 pytestmark = pytest.mark.slow
 
-NUM_EPOCHS = 300
+NUM_EPOCHS = 100
 DRIVERS = ("head", "other")
 """Where the drivers of the two jobs are. The trainings of both are on the other machine."""
 OTHER = "--labels=place=other"
@@ -51,7 +51,7 @@ def _write_job(folder: Path, name: str) -> None:
     data = folder / f"data-{name}"
     data.mkdir()
     (data / "content.txt").write_text(name)
-    training = {"kind": "count", "data": str(data), "epochs": NUM_EPOCHS, "epoch_s": 1.0}
+    training = {"kind": "count", "data": str(data), "epochs": NUM_EPOCHS, "epoch_s": 3.0}
     resources = {"resources": {"labels": {"place": "other"}}, "resumed_epoch_s": 0.0}
     job = {
         "name": name,
