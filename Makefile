@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test test-slow test-stress check docs docs-serve errors lock
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (10 to 17 minutes on 2 cores)"
-	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
+	@echo "make test       the tests (15 to 30 minutes on 2 cores);  make test-slow: whole runs and kills (20 to 40)"
 	@echo "make test-stress  larger proofs, and tests with processes on busy cores; not in CI"
 	@echo "make check      ruff, mypy, import contracts, prose and the docs site;  make lock: update requirements.lock"
 	@echo "make errors     every error message, and which of them no test reaches (about 40 minutes)"

@@ -1,6 +1,6 @@
 """`python -m benchmarks.downstream_overhead`: ratios, exit codes and messages.
 
-A slow test runs the whole benchmark in its quick mode.
+A stress test runs the whole benchmark in its quick mode.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def test_too_few_turns_to_compare_exit_with_advice(
         main(["--methods", "retinanet"])
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_quick_mode_trains_both_sides_to_similar_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.search`: budgets, sums and exit codes.
 
-A slow test runs the whole benchmark in its quick mode.
+A stress test runs the whole benchmark in its quick mode.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def test_a_trial_trains_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert 0 <= train_alone(params, seed=0) <= 100
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_the_quick_mode_measures_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """The benchmark also asserts that a trial has the same score without Tune."""
     assert main(["--quick"]) == 0

@@ -48,7 +48,7 @@ def test_different_scores_of_the_sides_exit_with_1(monkeypatch: pytest.MonkeyPat
     assert main(["--rounds", "1"]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_both_sides_evaluate_to_the_same_scores(tmp_path: Path) -> None:
     start._prepare(tmp_path)
     one = start._round(tmp_path, 1)

@@ -228,10 +228,15 @@ def test_dynamo_has_one_graph_for_many_image_sizes(backbone: CatBackbone) -> Non
     assert counter.frame_count == 1
 
 
-@pytest.mark.slow
 @needs_compiler
 @from_elsewhere
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("fp32", marks=pytest.mark.slow),
+        pytest.param("bf16", marks=pytest.mark.stress),
+    ],
+)
 def test_inductor_infers_and_trains_like_eager(precision: str) -> None:
     """The network has two stages of whole windows; the last has one window."""
     torch._dynamo.reset()

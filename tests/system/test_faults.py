@@ -20,6 +20,7 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from orchestrator.cluster import stage as stage_module
+from orchestrator.cluster.connection import connected
 from orchestrator.planning import plan_job
 from orchestrator.process import ONE_WISH_S
 from orchestrator.progress import Update
@@ -39,6 +40,23 @@ pytestmark = pytest.mark.slow
 
 LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3601"}
 """A grace period longer than the test: a run that ends earlier did not wait for all of it."""
+
+
+@pytest.fixture(autouse=True)
+def idle_cluster(cluster: Cluster) -> None:
+    """Wait until the cluster knows that the machines of the test before are gone, and nothing runs
+    on it."""
+    deadline_s = time.monotonic() + 300
+    with connected(cluster.address):
+        while not _is_idle(num_machines=len(cluster.list_all_nodes())):
+            assert time.monotonic() < deadline_s, (ray.nodes(), ray.available_resources())
+            time.sleep(0.2)
+
+
+def _is_idle(*, num_machines: int) -> bool:
+    num_alive = sum(node["Alive"] for node in ray.nodes())
+    free, there = ray.available_resources(), ray.cluster_resources()
+    return bool(num_alive == num_machines and free.get("CPU") == there.get("CPU"))
 
 
 @pytest.fixture

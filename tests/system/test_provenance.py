@@ -27,7 +27,7 @@ BASE = """\
 name: told
 stages:
   search: {kind: tune, of: first, space: {gain: {choice: [1.0, 2.0]}}, num_trials: 2,
-    algorithm: {name: random}, overrides: {epochs: 1, num_deaths: 0}}
+    algorithm: {name: random}, overrides: {epochs: 1, num_deaths: 0}, resources: {workers: 1}}
   first: {kind: count, data: data, num_deaths: 1, epochs: 3, resources: {workers: 2}}
   measured: {kind: evaluate, of: first}
 """

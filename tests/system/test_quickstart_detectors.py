@@ -62,7 +62,7 @@ def _measured(report: Any) -> dict[str, set[str]]:
     return {stage: {cell["metric"] for cell in cells if cell["stage"] == stage} for stage in stages}
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_all_methods_train_from_one_backbone(workplace: Path) -> None:
     sets = {**_shrunk("coco", "coco_ms"), "ade20k.max_iters": "20", "ade20k.warmup_iters": "5"}
     measured = _measured(_json(workplace, "run", "quickstart_matrix.yaml", sets))

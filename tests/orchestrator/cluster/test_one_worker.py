@@ -100,7 +100,9 @@ def _manifest(tmp_path: Path, store: str) -> Manifest:
     return manifest
 
 
-@pytest.mark.parametrize("kind", ["pretrain", pytest.param("segmentation", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["pretrain", pytest.param("segmentation", marks=pytest.mark.stress)]
+)
 def test_one_actor_trains_bit_for_bit_like_a_group_of_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
