@@ -20,9 +20,9 @@ OVERDUE_PART = 0.25
 FORGET_REQUEST_S = 60.0
 """A waiting driver asks every second, or when Ray has answered. After this time without a question
 it has ended."""
-FORGET_RUN_S = 120.0
+FORGET_RUN_S = 40.0
 """A run reports itself every 10 s. After this time without a report, only what Ray shows as used
-counts."""
+counts. A run that resumes the work of a killed one waits so long at most."""
 
 
 def patience_s(resources: Resources) -> float:

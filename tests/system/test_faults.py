@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from orchestrator.cluster import stage as stage_module
+from orchestrator.cluster.admission import shared_name
 from orchestrator.cluster.connection import connected
+from orchestrator.cluster.events import NAMESPACE
 from orchestrator.planning import plan_job
 from orchestrator.process import ONE_WISH_S
 from orchestrator.progress import Update
@@ -45,9 +47,11 @@ LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3601"}
 @pytest.fixture(autouse=True)
 def idle_cluster(cluster: Cluster) -> None:
     """Wait until the cluster knows that the machines of the test before are gone, and nothing runs
-    on it."""
+    on it. Forget the runs whose driver that test has killed."""
     deadline_s = time.monotonic() + 300
     with connected(cluster.address):
+        with suppress(ValueError):  # no run has needed it yet
+            ray.kill(ray.get_actor(shared_name(), namespace=NAMESPACE))
         while not _is_idle(num_machines=len(cluster.list_all_nodes())):
             assert time.monotonic() < deadline_s, (ray.nodes(), ray.available_resources())
             time.sleep(0.2)
