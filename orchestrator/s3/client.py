@@ -77,7 +77,6 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         if not _is_private(client.meta.endpoint_url) and os.environ.get(ALLOW_HTTP) != "1":
             raise UnencryptedError(client.meta.endpoint_url)
         encrypt_writes(client, os.environ)
-        client.meta.events.register("before-call.s3.UploadPart", _read_part)
         # Here and not at the first request, so that a missing file or program is reported as a
         # wrong setting.
         credentials = session.get_credentials()
@@ -100,17 +99,6 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
     except (AttributeError, TypeError) as err:  # such as `s3 = path` instead of a section
         raise SettingsError(f"~/.aws/config has a value of the wrong type: {err}") from err
     return client
-
-
-def _read_part(params: dict[str, Any], **_: Any) -> None:
-    """Read a part of a file before it is sent.
-
-    The HTTP client reads a file in pieces of 16 KiB and sends each by a system call, for which its
-    thread takes the interpreter's lock. It sends bytes by one call, without the lock.
-    """
-    part = params["body"]
-    if hasattr(part, "read"):
-        params["body"] = part.read()
 
 
 def _is_private(url: str) -> bool:
