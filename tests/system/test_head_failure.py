@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from tests.ray_nodes import RayNode, run_shell, started_node
 
-pytestmark = pytest.mark.stress
+pytestmark = pytest.mark.slow
 
 NUM_EPOCHS = 100
 DRIVERS = ("head", "other")
