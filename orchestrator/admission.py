@@ -22,7 +22,7 @@ FORGET_REQUEST_S = 60.0
 it has ended."""
 FORGET_RUN_S = 40.0
 """A run reports itself every 10 s. After this time without a report, only what Ray shows as used
-counts. A run that resumes the work of a killed one waits so long at most."""
+counts. A run that resumes the work of a killed run waits at most this long."""
 
 
 def patience_s(resources: Resources) -> float:
