@@ -12,6 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from ray.job_submission import JobSubmissionClient
+
 from tests.conftest import free_port
 
 MARK = "TEST_RAY_NODE"
@@ -37,6 +40,13 @@ class RayNode:
     def jobs_url(self) -> str:
         """The address for `ray job submit`."""
         return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def job_client(self) -> JobSubmissionClient:
+        """A client of the jobs of this cluster."""
+        # The client prefers RAY_ADDRESS, a session's own cluster, to the address that it is given.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("RAY_ADDRESS", raising=False)
+            return JobSubmissionClient(self.jobs_url)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -66,7 +66,7 @@ def _submit(node: RayNode, folder: Path, name: str, *options: str) -> JobSubmiss
     command = ["ray", "job", "submit", "--address", node.jobs_url, "--submission-id", name]
     command += ["--no-wait", "--working-dir", str(folder / "jobs"), *options]
     run_shell([*command, "--", "python", "-m", "tests.orchestrator", "run", f"{name}.yaml"], {})
-    return JobSubmissionClient(node.jobs_url)
+    return node.job_client()
 
 
 def _await(is_true: Callable[[], bool], what: str) -> None:
@@ -132,18 +132,9 @@ def failure(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Fail
         )
 
 
-def _has_ended(client: JobSubmissionClient, name: str) -> bool:
-    try:
-        return bool(client.get_job_status(name).is_terminal())
-    except RuntimeError as err:  # Ray may not know a job that it has just accepted
-        if "does not exist" not in str(err):
-            raise
-        return False
-
-
 def _end(client: JobSubmissionClient, name: str) -> JobStatus:
     """How a submitted job ends."""
-    _await(lambda: _has_ended(client, name), f"{name} does not end")
+    _await(lambda: client.get_job_status(name).is_terminal(), f"{name} does not end")
     return client.get_job_status(name)
 
 
