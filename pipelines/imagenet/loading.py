@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.forkserver
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +16,10 @@ from pipelines.imagenet.dataset import Batch, Images, Sample, SampleIndex, colla
 
 class Loader:
     """The batches of `images` selected by `draws`, from `num_workers` processes that outlive each
-    pass."""
+    pass.
+
+    A fork server starts the processes, because a worker with threads and CUDA cannot fork safely.
+    """
 
     def __init__(
         self,
@@ -25,6 +30,8 @@ class Loader:
         num_workers: int,
         pin_memory: bool,
     ) -> None:
+        if num_workers:
+            _start_fork_server()
         self._batches: DataLoader[Any] = DataLoader(
             _Carrying(images),
             batch_size=batch_size,
@@ -32,6 +39,7 @@ class Loader:
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
+            multiprocessing_context="forkserver" if num_workers else None,
             persistent_workers=num_workers > 0,
             # A separate generator: otherwise loaders would draw from the training loop's.
             generator=torch.Generator(),
@@ -55,6 +63,12 @@ class Loader:
             raise RuntimeError(
                 f"DataLoader worker (pid unknown) is gone: {str(err) or type(err).__name__}"
             ) from err
+
+
+def _start_fork_server() -> None:
+    """Start the fork server, unless it runs. It imports this module while the caller goes on."""
+    multiprocessing.set_forkserver_preload(["__main__", __name__])
+    multiprocessing.forkserver.ensure_running()
 
 
 class _Carrying(Dataset[Any]):

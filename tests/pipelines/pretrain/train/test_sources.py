@@ -3,6 +3,8 @@ location."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def indices(
     return indices
 
 
+@pytest.fixture
+def fork_server(indices: dict[str, str]) -> Iterator[None]:
+    """A fork server with the variables of this test's S3 server."""
+    stop = vars(type(forkserver._forkserver))["_stop"]
+    stop(forkserver._forkserver)
+    yield
+    stop(forkserver._forkserver)
+
+
+@pytest.mark.usefixtures("fork_server")
 def test_classifier_scores_the_same_in_every_layout(
     indices: dict[str, str], make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
