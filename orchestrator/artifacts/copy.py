@@ -56,7 +56,7 @@ class _Copy:
     say: Callable[[str], None]
     copied: Copied = field(default_factory=Copied)
     _num_left: int = 0
-    _said_at_s: float = float("-inf")
+    _said_at_s: float = field(default_factory=time.monotonic)
     _lock: Lock = field(default_factory=Lock)
 
     def blobs(self, files: Iterable[File]) -> None:
@@ -77,15 +77,16 @@ class _Copy:
             self.copied.num_new_blobs += 1
             self.copied.new_size += file.size
             self._num_left -= 1
-            self._say_progress()
+            size = size_text(self.copied.new_size)
+            done = f"{count_text(self.copied.num_new_blobs, 'file')}, {size}"
+            left = count_text(self._num_left, "file")
+            self._say_progress(f"copied {done}; {left} left", is_last=not self._num_left)
 
-    def _say_progress(self) -> None:
+    def _say_progress(self, text: str, *, is_last: bool = False) -> None:
         now_s = time.monotonic()
-        if self._num_left and now_s - self._said_at_s < SAY_EVERY_S:
-            return
-        self._said_at_s = now_s
-        done = f"{count_text(self.copied.num_new_blobs, 'file')}, {size_text(self.copied.new_size)}"
-        self.say(f"copied {done}; {count_text(self._num_left, 'file')} left")
+        if is_last or now_s - self._said_at_s >= SAY_EVERY_S:
+            self._said_at_s = now_s
+            self.say(text)
 
     def run(self, run_id: str) -> None:
         """Copy what a run left. Its record comes last, and always: it changes during a run."""
@@ -105,6 +106,9 @@ class _Copy:
         self.target.write(name, content)
         with self._lock:
             self.copied.num_new_run_files += 1
+            self._say_progress(
+                f"copied {count_text(self.copied.num_new_run_files, 'file')} of runs"
+            )
 
     def manifest(self, manifest: Manifest) -> None:
         is_new = load_manifest(self.target, manifest.key) is None

@@ -151,6 +151,21 @@ def test_a_blob_that_vanishes_meanwhile_is_copied_and_counted(
     assert said == ["copied 1 file, 7 B; 0 files left"]
 
 
+def test_a_copy_says_how_far_it_is(
+    published: Published, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "SAY_EVERY_S", 0.0)
+    said: list[str] = []
+    copy_job(published.store, target, "small", say=said.append)
+    assert [line.partition("; ")[2] for line in said[:4]] == [
+        "3 files left",
+        "2 files left",
+        "1 file left",
+        "0 files left",
+    ]
+    assert said[4:] == ["copied 1 file of runs", "copied 2 files of runs"]
+
+
 def test_files_from_outside_the_job_are_copied_if_they_are_there(
     published: Published, target: Store
 ) -> None:
