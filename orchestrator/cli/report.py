@@ -10,6 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import IO
 
 from orchestrator.artifact import Manifest
@@ -184,7 +185,11 @@ def _print_report(
     if audits:
         console.print("Recipe audit")
     for line in audit_lines(audits):
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        # In a pipe, each stage stays on a line, for `grep`.
+        text = f"  {line}"
+        if stream.isatty():
+            text = fill(text, console.width, subsequent_indent="    ", break_on_hyphens=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_plots(

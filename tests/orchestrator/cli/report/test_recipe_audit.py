@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifact import Manifest, Metric
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.report import report
 from orchestrator.plan import Digests, PriorRuns, make_plan
 from orchestrator.recipe import recipe_audit
 from orchestrator.runs.last_run import write_last_run
@@ -62,6 +65,23 @@ def test_terminal_has_a_recipe_audit_line_for_the_stage(job_file: Path) -> None:
     assert (
         "Recipe audit\n  pretrain: epochs 10 instead of 300; mixup 0.0 instead of 0.8\n"
         in _report(job_file)
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_wraps_the_recipe_audit_between_words(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "50")
+    assert report(parse_arguments(["report", str(job_file)]), terminal) == 0
+    assert (
+        "  pretrain: epochs 10 instead of 300; mixup 0.0\n    instead of 0.8\n"
+        in terminal.getvalue()
     )
 
 
