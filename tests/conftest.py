@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,10 @@ _LONGEST = (
     "tests/system/test_quickstart.py",
 )
 """The longest groups, which start first so that none of them runs by itself at the end."""
+
+# Tests seed the generator of the process.
+_SYSTEM_RANDOM = random.SystemRandom()
+_given_ports: set[int] = set()
 
 # No deadline: a pause of the machine must not fail an example. The other settings come from the
 # default profile, which differs in CI.
@@ -184,11 +190,18 @@ def s3_endpoint(environment: None) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nothing listens on now, another one at each call.
+
+    It is below those that the kernel gives to processes that ask for any port, and above those of
+    Ray's workers. So nobody takes it before the caller's process listens on it.
+    """
+    while True:
+        port = _SYSTEM_RANDOM.randrange(20_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
 
 
 def await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 600) -> None:

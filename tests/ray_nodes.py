@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import ray
 from ray.job_submission import JobSubmissionClient
 
 from tests.conftest import free_port
@@ -65,6 +67,18 @@ class RayNode:
         }
         return [*agents, *(f"--{name}={number}" for name, number in ports.items())]
 
+    def start(self, command: Callable[[], object]) -> None:
+        """Run a command that starts the node, again if Ray allowed it too little time."""
+        for starts_left in reversed(range(STARTS)):
+            try:
+                command()
+            except AssertionError as err:
+                if not starts_left or "timed out during startup" not in str(err):
+                    raise
+                self.kill()
+            else:
+                return
+
     def processes(self) -> list[int]:
         """The processes of the node and of its jobs that still run."""
         return _processes_with(f"{MARK}={self.folder}")
@@ -110,16 +124,44 @@ def started_node(*options: str, address: str | None = None) -> Iterator[RayNode]
     with new_node() as node:
         role = ["--head"] if address is None else [f"--address={address}"]
         command = ["ray", "start", *role, *node.options(is_head=address is None), *options]
-        for starts_left in reversed(range(STARTS)):
-            try:
-                run_shell(command, node.environment)
-            except AssertionError as err:
-                if not starts_left or "timed out during startup" not in str(err):
-                    raise
-                node.kill()
-            else:
-                break
+        node.start(lambda: run_shell(command, node.environment))
         yield node
+
+
+def start_machine(
+    place: str,
+    address: str,
+    *options: str,
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] = {},
+) -> subprocess.Popen[bytes]:
+    """Start a machine with this label of the connected cluster, and wait until the cluster has it.
+    `before` is a command that runs its processes. The caller ends the process."""
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}"]
+    command = [*before, *start, "--num-cpus=2", f"--labels=place={place}", "--block", *options]
+    for _ in range(STARTS):
+        machine = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while machine.poll() is None:
+            if place in places():
+                return machine
+            time.sleep(0.2)
+    raise AssertionError(f"the machine {place} did not start")
+
+
+def places() -> dict[str, str]:
+    """The start of the id of each machine of the connected cluster, by its label `place`."""
+    alive = (node for node in ray.nodes() if node["Alive"])
+    return {node["Labels"].get("place", ""): node["NodeID"][:8] for node in alive}
+
+
+def hiding(folder: Path) -> list[str]:
+    """A command that runs another one, which sees an empty folder instead of this one."""
+    return ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
 
 
 def run_shell(command: list[str] | str, environment: Mapping[str, str]) -> str:

@@ -31,7 +31,8 @@ TRAINING = {"loss": 0.5, "lr": 0.1, "images_per_s": 80.0, "data_wait": 3.0}
 
 class CountParams(Params):
     data: DataDir
-    """A folder with `content.txt`. The log of worked epochs is also written there."""
+    """A folder with `content.txt`. The log of worked epochs is also written there. While it has a
+    file `hold`, no epoch ends."""
     source: Annotated[str | None, Role.INPUT] = None
     epochs: Annotated[int, Field(ge=1)] = 3
     gain: Annotated[float, Field(gt=0)] = 1.0
@@ -159,9 +160,11 @@ def _kill_again(kills: Path, most: int) -> None:
 
 
 def _sleep(context: StageContext, duration_s: float) -> None:
-    """Work for `duration_s`, or until the stage should stop."""
-    end_s = time.monotonic() + duration_s
-    while time.monotonic() < end_s and (context.params.is_deaf or not context.should_stop()):
+    """Work for `duration_s` and as long as the epoch is held, or until the stage should stop."""
+    end_s, hold = time.monotonic() + duration_s, Path(context.params.data) / "hold"
+    while time.monotonic() < end_s or hold.exists():
+        if context.should_stop() and not context.params.is_deaf:
+            return
         time.sleep(0.05)
 
 

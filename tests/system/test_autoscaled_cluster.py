@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster with up to two machines with 2 CPUs, and one with 2 CPUs and an H100."""
-    # A group takes 10 s from its admission to the start of its workers, and more on busy cores.
-    with autoscaling_cluster(idle_timeout_s=60) as address:
+    # A group takes 10 s from its admission to the start of its workers, and more on busy cores. Its
+    # machines must not leave meanwhile.
+    with autoscaling_cluster(idle_timeout_s=600) as address:
         yield address
 
 

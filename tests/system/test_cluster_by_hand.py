@@ -113,11 +113,11 @@ def test_the_commands_of_the_page_start_two_nodes_and_run_a_job(
     on_head = _reader(head, tmp_path / "head", names)
     on_other = _reader(other, tmp_path / "other", names)
     by_hand = _commands("One machine, or several by hand")
-    on_head.types(*by_hand[:3])
+    head.start(lambda: on_head.types(*by_hand[:3]))
     token = Path(".ray", "auth_token")
     (tmp_path / "other" / ".ray").mkdir()
     (tmp_path / "other" / token).write_bytes((tmp_path / "head" / token).read_bytes())
-    on_other.types(*by_hand[3:5])
+    other.start(lambda: on_other.types(*by_hand[3:5]))
 
     exports, submit, watch, follow, stop, report = _commands("Submit, watch, stop and resume")
     user = replace(on_head, exports=exports)

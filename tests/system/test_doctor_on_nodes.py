@@ -4,20 +4,18 @@ faults."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from orchestrator.cluster.connection import connected
 from tests.conftest import ROOT
+from tests.ray_nodes import hiding, places, start_machine
 
 JOB = """
 name: far
@@ -32,7 +30,6 @@ if any(word.endswith("default_worker.py") for word in sys.orig_argv):
     time.time = lambda: real() + 3600
 """
 """The clock of a machine's workers. Under faketime, Ray's own processes do not start."""
-HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,15 @@ def answer(tmp_path_factory: pytest.TempPathFactory, cluster_address: str) -> It
     (folder / "late" / "sitecustomize.py").write_text(HOUR_AHEAD)
     other = {"PYTHONPATH": f"{folder / 'other'}:{ROOT}"}
     late = {"PYTHONPATH": f"{folder / 'late'}:{ROOT}"}
-    hide = ["unshare", "--mount", "sh", "-c", HIDE, str(folder / "data")]
     machines: list[subprocess.Popen[bytes]] = []
     try:
         with connected(cluster_address):
-            machines.append(_start("bare", cluster_address, before=hide, environment=other))
-            machines.append(_start("late", cluster_address, "--num-gpus=1", environment=late))
-            places = _places()
-        yield _ask(folder, cluster_address, {name: place for place, name in places.items()})
+            hide = hiding(folder / "data")
+            machines.append(start_machine("bare", cluster_address, before=hide, environment=other))
+            gpu = "--num-gpus=1"
+            machines.append(start_machine("late", cluster_address, gpu, environment=late))
+            names = {name: place for place, name in places().items()}
+        yield _ask(folder, cluster_address, names)
     finally:
         for machine in machines:
             machine.terminate()
@@ -80,38 +78,7 @@ def _install_fake_torch(folder: Path) -> None:
     (folder / "torch-9.9.0.dist-info" / "METADATA").write_text(metadata)
 
 
-def _start(
-    place: str,
-    address: str,
-    *options: str,
-    before: Sequence[str] = (),
-    environment: Mapping[str, str],
-) -> subprocess.Popen[bytes]:
-    """Start a machine and wait until the cluster has it. Tries again if it takes longer than the
-    30 s that Ray allows, as on a busy machine."""
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}"]
-    command = [*before, *start, "--num-cpus=2", f"--labels=place={place}", "--block", *options]
-    for _ in range(3):
-        machine = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while machine.poll() is None:
-            if place in _places():
-                return machine
-            time.sleep(0.2)
-    raise AssertionError(f"the machine {place} did not start")
-
-
-def _places() -> dict[str, str]:
-    """The start of the id of each machine of the connected cluster, by its label `place`."""
-    alive = (node for node in ray.nodes() if node["Alive"])
-    return {node["Labels"].get("place", ""): node["NodeID"][:8] for node in alive}
-
-
-def _ask(folder: Path, address: str, places: Mapping[str, str]) -> Answer:
+def _ask(folder: Path, address: str, names: Mapping[str, str]) -> Answer:
     arguments = ["doctor", "job.yaml", "--address", address, "--json"]
     command = [sys.executable, "-m", "tests.orchestrator", *arguments]
     process = subprocess.run(
@@ -120,7 +87,7 @@ def _ask(folder: Path, address: str, places: Mapping[str, str]) -> Answer:
     assert process.returncode in (0, 3), process.stderr[-5000:]
     checks: dict[str, list[dict[str, Any]]] = {}
     for check in json.loads(process.stdout)["checks"]:
-        place = places.get(check["node"].rpartition("/")[2], check["node"])
+        place = names.get(check["node"].rpartition("/")[2], check["node"])
         checks.setdefault(place, []).append(check)
     return Answer(process.returncode, checks)
 

@@ -29,6 +29,7 @@ from orchestrator.monitoring.metrics import METRICS
 from tests.browser import opened_url
 from tests.conftest import ROOT, free_port
 from tests.orchestrator.cli.test_dashboard import port_of
+from tests.ray_nodes import STARTS
 from tests.webhook import receiving
 
 DEPLOY = ROOT / "deploy"
@@ -138,18 +139,25 @@ def _head(folder: str, *, port: int, dashboard_port: int) -> Iterator[Path]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += ["--num-cpus=3", f"--temp-dir={folder}"]
     command += [f"--{name}={number}" for name, number in ports.items()]
-    with _process(command, Path(folder, "head.log"), RAY_TMPDIR=folder) as head:
-        address = f":{ports['metrics-export-port']}"
-        targets = Path(folder, "prom_metrics_service_discovery.json")
-        _await(
-            lambda: (
-                bool(_fetch(f"http://127.0.0.1{address}/metrics"))
-                and address in targets.read_text()
-            ),
-            "the head does not serve its metrics",
-        )
-        assert head.poll() is None
-        yield Path(folder, "session_latest")
+    address = f":{ports['metrics-export-port']}"
+    targets = Path(folder, "prom_metrics_service_discovery.json")
+
+    def serves_metrics() -> bool:
+        url = f"http://127.0.0.1{address}/metrics"
+        return bool(_fetch(url)) and address in targets.read_text()
+
+    log = Path(folder, "head.log")
+    for _ in range(STARTS):
+        with _process(command, log, RAY_TMPDIR=folder) as head:
+
+            def has_ended(head: subprocess.Popen[str] = head) -> bool:
+                return head.poll() is not None
+
+            _await(lambda: has_ended() or serves_metrics(), "the head does not serve its metrics")
+            if not has_ended():
+                yield Path(folder, "session_latest")
+                return
+    raise AssertionError(log.read_text())
 
 
 @contextmanager

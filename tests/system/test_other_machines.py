@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from orchestrator.cluster import stage
+from orchestrator.cluster.connection import connected
 from orchestrator.planning import plan_job
 from orchestrator.run import run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
+from tests.ray_nodes import hiding, start_machine
 
 JOB = """
 name: far
@@ -53,26 +51,11 @@ def drivers_disk(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
     """A machine of the cluster that sees an empty folder instead of the driver's disk."""
-    ray_start = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        f"--address={cluster_address}",
-    ]
-    options = ["--num-cpus=2", "--labels=place=far", "--block"]
-    hide = 'mount -t tmpfs none "$0" && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", hide, str(drivers_disk), *ray_start, *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        ray.init(address=cluster_address, log_to_driver=False, logging_level="ERROR")
-        while not any(
-            machine["Alive"] and machine["Labels"].get("place") == "far" for machine in ray.nodes()
-        ):
-            assert node.poll() is None, "the machine did not start"
-            time.sleep(0.2)
-        ray.shutdown()
-        yield
-        node.terminate()
+    with connected(cluster_address):
+        machine = start_machine("far", cluster_address, before=hiding(drivers_disk))
+    yield
+    machine.terminate()
+    machine.wait()
 
 
 @pytest.mark.slow

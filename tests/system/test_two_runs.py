@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 SHORT_LEASE = {"ORCHESTRATOR_LEASE_S": "3"}
+OFTEN = {"ORCHESTRATOR_LEASE_S": "12"}
+"""A run that waits looks three times in a lease. A busy driver still renews this one in time."""
 
 
 @pytest.fixture
@@ -58,6 +60,17 @@ def _await_epoch(folder: Path, number: int, driver: subprocess.Popen[str]) -> No
         time.sleep(0.1)
 
 
+def _await_line(driver: subprocess.Popen[str], text: str) -> None:
+    """Read what a driver prints, until a line has the text."""
+    assert driver.stderr is not None
+    lines = []
+    for line in driver.stderr:
+        if text in line:
+            return
+        lines.append(line)
+    raise AssertionError("".join(lines[-50:]))
+
+
 def _records(folder: Path) -> list[Any]:
     """The records of the runs, oldest first."""
     records = [json.loads(path.read_text()) for path in folder.glob("store/runs/*/run.json")]
@@ -71,12 +84,15 @@ def _end(driver: subprocess.Popen[str]) -> str:
 
 
 def test_the_second_of_two_runs_waits_and_reuses(folder: Path, cluster_address: str) -> None:
-    _write_job(folder, epochs=8, epoch_s=2)
-    first = _start(folder, **SHORT_LEASE)
+    _write_job(folder, epochs=8, epoch_s=1)
+    first = _start(folder, **OFTEN)
     _await_epoch(folder, 1, first)
-    errors = _end(_start(folder, **SHORT_LEASE))
+    (folder / "data" / "hold").touch()
+    second = _start(folder, **OFTEN)
+    _await_line(second, "first: waiting: running elsewhere (run ")
+    (folder / "data" / "hold").unlink()
+    _end(second)
     _end(first)
-    assert "first: waiting: running elsewhere (run " in errors
     assert set(_worked(folder).values()) == {1, 2}  # the second stage works on epoch 1, too
     assert _worked(folder).total() == 9
     states = [
@@ -104,12 +120,13 @@ def test_no_wait_ends_with_3_and_names_the_other_run(folder: Path, cluster_addre
 def test_a_driver_that_sleeps_for_three_leases_loses_its_stage(
     folder: Path, cluster_address: str
 ) -> None:
-    _write_job(folder, epochs=30, epoch_s=1)
+    # The worker of the stopped driver must not finish before the second driver takes over.
+    _write_job(folder, epochs=120, epoch_s=1, resumed_epoch_s=0)
     first = _start(folder, **SHORT_LEASE)
     _await_epoch(folder, 2, first)
     first.send_signal(signal.SIGSTOP)
     second = _start(folder, **SHORT_LEASE)
-    _await_epoch(folder, 30, second)
+    _await_epoch(folder, 120, second)
     _end(second)
     first.send_signal(signal.SIGCONT)
     errors = _end(first)

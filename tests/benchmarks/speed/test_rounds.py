@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 
 import pytest
 
+from benchmarks.speed import rounds
 from benchmarks.speed.results import compare
 from benchmarks.speed.rounds import SLOT_S, Spread, alternate, warm_up
 
@@ -19,7 +20,23 @@ class Recorder:
 
     def step(self) -> None:
         self.seen.append("step")
-        time.sleep(self.step_s)
+        clock.now_s += self.step_s
+
+
+@dataclass
+class Clock:
+    now_s: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+clock = Clock()
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "time", clock)
 
 
 def nothing() -> None:
@@ -43,10 +60,10 @@ def test_a_fast_contestant_makes_more_steps_in_a_round() -> None:
 def test_preparation_is_not_timed() -> None:
     class Slow(Recorder):
         def prepare(self) -> None:
-            time.sleep(0.2)
+            clock.now_s += 0.2
 
     ((step_s,),) = alternate([Slow("A", [])], num_steps=[1], rounds=1, synchronize=nothing)
-    assert step_s < 0.2
+    assert step_s == 0.0
 
 
 def test_a_ratio_is_the_median_over_the_rounds() -> None:

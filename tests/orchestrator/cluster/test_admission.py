@@ -16,8 +16,12 @@ from orchestrator.spec import Resources
 
 
 @pytest.fixture
-def gates(cluster_address: str) -> Iterator[tuple[SharedGate, SharedGate]]:
+def gates(
+    cluster_address: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[SharedGate, SharedGate]]:
     """The gates of two runs, `a` and `b`."""
+    # On a busy machine the shared actor may take longer to start than a run waits for it.
+    monkeypatch.setattr("orchestrator.cluster.admission.ANSWER_TIMEOUT_S", 300)
     gates = SharedGate(), SharedGate()
     with connected(cluster_address):
         yield gates

@@ -196,7 +196,7 @@ def test_an_unreachable_store_does_not_end_the_renewals(
 
 def test_a_lost_stage_that_a_run_gets_back_is_its_own_again(store: Store) -> None:
     """A renewal of the old lease may still be under way when the stage is taken again."""
-    first = OwnedStages(store, "first", "job", duration_s=0.3)
+    first = stages_of(store, "first")
     with first:
         first.take("train", KEY)
         second = stages_of(store, "second")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import count
 
 import pytest
@@ -28,6 +29,7 @@ def test_an_error_is_raised_and_the_rest_is_not_begun() -> None:
 
     def fail(item: int) -> None:
         next(num_begun)
+        time.sleep(0.001)  # so that the items are not all begun before the first error is seen
         raise StoreError(f"item {item}")
 
     with pytest.raises(StoreError, match=r"^item 0$"):

@@ -3,9 +3,11 @@ location."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,10 +46,17 @@ def indices(
 @pytest.fixture
 def fork_server(indices: dict[str, str]) -> Iterator[None]:
     """A fork server with the variables of this test's S3 server."""
-    stop = vars(type(forkserver._forkserver))["_stop"]
-    stop(forkserver._forkserver)
+    _forget_fork_server()
     yield
-    stop(forkserver._forkserver)
+    _forget_fork_server()
+
+
+def _forget_fork_server() -> None:
+    """Let the next loader start a new server. This one ends with the last of its processes."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = server._forkserver_pid = server._forkserver_address = None
 
 
 @pytest.mark.usefixtures("fork_server")
