@@ -14,6 +14,7 @@ from orchestrator.progress import Update
 from orchestrator.run import Outcome, run_plan
 from orchestrator.store import open_store
 from tests.system.counting_runs import JOB, Runner, counting_job
+from tests.system.drivers import kill_started
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def run(tmp_path: Path, cluster_address: str) -> Runner:
         return outcome, heard
 
     return run_job
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_is_left() -> Iterator[None]:
+    yield
+    kill_started()
 
 
 @pytest.fixture

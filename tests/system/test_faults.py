@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from orchestrator.store.publish import fetch_artifact, load_manifest
 from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
 from tests.ray_nodes import started_node
+from tests.system.drivers import start_driver
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -84,11 +84,7 @@ def _write(folder: Path, stages: Mapping[str, object]) -> Path:
 
 def _start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
     sets = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *sets]
-    env = os.environ | environment
-    return subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    return start_driver(folder, *sets, **environment)
 
 
 def _await(

@@ -12,7 +12,6 @@ from playwright.sync_api import expect
 
 from tests.browser import opened_url
 from tests.orchestrator.cli.test_dashboard import port_of
-from tests.system.test_status_of_a_run import MAIN
 
 JOB = """
 name: counts
@@ -26,7 +25,7 @@ LONG_MS = 600_000
 
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", MAIN, *arguments]
+    command = [sys.executable, "-m", "tests.orchestrator", *arguments]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

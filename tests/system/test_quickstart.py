@@ -22,6 +22,7 @@ from pipelines import KINDS
 from tests.browser import opened_page
 from tests.docs.console import matches
 from tests.fault_proxy import FAULTS, QUICK, each_once, fault_proxy
+from tests.system.drivers import start_command
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -239,9 +240,7 @@ def test_a_faulty_s3_server_changes_no_byte_of_a_run(
 
 def _start(workplace: Path, store: str) -> subprocess.Popen[str]:
     command = _command("run", "--only", "pretrain", "--store", store, stages__pretrain__epochs="6")
-    return subprocess.Popen(
-        command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return start_command(command, workplace)
 
 
 def _await(folder: Path, pattern: str, run: subprocess.Popen[str], timeout_s: float = 1200) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.test_two_runs import _end
+from tests.system.drivers import end, start_driver
 
 pytestmark = pytest.mark.slow
 
@@ -23,10 +22,7 @@ def _start(folder: Path, stages: dict[str, dict[str, object]]) -> subprocess.Pop
     full = {name: {"kind": "count", "data": "data", **fields} for name, fields in stages.items()}
     job = {"name": folder.name, "store": "./store", "stages": full}
     (folder / "job.yaml").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml"]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    return start_driver(folder)
 
 
 def _record(folder: Path) -> Any:
@@ -58,8 +54,8 @@ def test_run_that_comes_later_gets_its_turns(tmp_path: Path, cluster_address: st
     first = _start(tmp_path / "first", {f"s{index}": _half(index + 1) for index in range(12)})
     _await_running(tmp_path / "first", "s0", first)
     second = _start(tmp_path / "second", {f"s{index}": _half(index + 1) for index in range(3)})
-    _end(second)
-    _end(first)
+    end(second)
+    end(first)
     assert _ends_s(tmp_path / "second")[-1] < _ends_s(tmp_path / "first")[-3]
 
 
@@ -71,8 +67,8 @@ def test_stage_that_needs_the_whole_cluster_starts_before_later_small_ones(
     _await_running(tmp_path / "first", "s1", first)
     whole = {"cpus_per_worker": 4, "max_wait_min": 2}
     second = _start(tmp_path / "second", {"whole": _half(1, **whole)})
-    errors = _end(second)
-    _end(first)
+    errors = end(second)
+    end(first)
     (ended_s,) = _ends_s(tmp_path / "second")
     assert ended_s < _ends_s(tmp_path / "first")[-1]
     assert "whole: waiting for resources: needs 1 worker with 4 CPUs" in errors

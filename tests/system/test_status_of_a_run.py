@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from orchestrator.runs.status import LOST_AFTER_S, Status, load_status
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
+from tests.system.drivers import start_driver
 
 JOB = """
 name: counts
@@ -24,16 +24,6 @@ stages:
   first: {kind: count, data: data, epochs: 30, epoch_s: 1.0, resumed_epoch_s: 0.6}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
-MAIN = """
-import pipelines
-from tests.orchestrator.counting import KINDS
-
-pipelines.KINDS = KINDS
-from orchestrator.cli import main
-
-main()
-"""
-"""The command line with the kind `count`."""
 
 
 @pytest.fixture
@@ -42,13 +32,6 @@ def job(tmp_path: Path, cluster_address: str) -> Job:
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(JOB)
     return load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-
-
-def _start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", MAIN, "run", "job.yaml"]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def _status(job: Job, *, after_s: float = 0) -> Status:
@@ -70,7 +53,7 @@ def _await(
 
 
 def test_a_run_with_a_killed_driver_is_lost_and_resumes(job: Job, tmp_path: Path) -> None:
-    run = _start(tmp_path)
+    run = start_driver(tmp_path)
     status = _await(run, job, lambda status: (status.stages[0].done or 0) >= 2)
     assert [status.state, *(row.state for row in status.stages)] == [
         "running",
@@ -89,7 +72,7 @@ def test_a_run_with_a_killed_driver_is_lost_and_resumes(job: Job, tmp_path: Path
         *(status.run_id, "lost", "lost", None),
     )
 
-    run = _start(tmp_path)
+    run = start_driver(tmp_path)
     resumed = _await(
         run, job, lambda status: status.run_id != lost.run_id and status.stages[0].eta_s is not None
     )

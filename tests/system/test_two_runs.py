@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.system.drivers import end, start_driver
 
 SHORT_LEASE = {"ORCHESTRATOR_LEASE_S": "3"}
 OFTEN = {"ORCHESTRATOR_LEASE_S": "12"}
@@ -33,18 +33,6 @@ def _write_job(folder: Path, **fields: object) -> None:
     }
     job = {"name": "single", "store": "./store", "stages": stages}
     (folder / "job.yaml").write_text(json.dumps(job))
-
-
-def _start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *words]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def _worked(folder: Path) -> Counter[str]:
@@ -77,22 +65,16 @@ def _records(folder: Path) -> list[Any]:
     return sorted(records, key=lambda record: float(record["began_at_s"]))
 
 
-def _end(driver: subprocess.Popen[str]) -> str:
-    _, errors = driver.communicate(timeout=600)
-    assert driver.returncode == 0, errors[-5000:]
-    return errors
-
-
 def test_the_second_of_two_runs_waits_and_reuses(folder: Path, cluster_address: str) -> None:
     _write_job(folder, epochs=8, epoch_s=1)
-    first = _start(folder, **OFTEN)
+    first = start_driver(folder, **OFTEN)
     _await_epoch(folder, 1, first)
     (folder / "data" / "hold").touch()
-    second = _start(folder, **OFTEN)
+    second = start_driver(folder, **OFTEN)
     _await_line(second, "first: waiting: running elsewhere (run ")
     (folder / "data" / "hold").unlink()
-    _end(second)
-    _end(first)
+    end(second)
+    end(first)
     assert set(_worked(folder).values()) == {1, 2}  # the second stage works on epoch 1, too
     assert _worked(folder).total() == 9
     states = [
@@ -105,9 +87,9 @@ def test_the_second_of_two_runs_waits_and_reuses(folder: Path, cluster_address: 
 
 def test_no_wait_ends_with_3_and_names_the_other_run(folder: Path, cluster_address: str) -> None:
     _write_job(folder, epochs=30, epoch_s=2)
-    first = _start(folder)
+    first = start_driver(folder)
     _await_epoch(folder, 1, first)
-    second = _start(folder, "--no-wait")
+    second = start_driver(folder, "--no-wait")
     _, errors = second.communicate(timeout=600)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=600)
@@ -122,14 +104,14 @@ def test_a_driver_that_sleeps_for_three_leases_loses_its_stage(
 ) -> None:
     # The worker of the stopped driver must not finish before the second driver takes over.
     _write_job(folder, epochs=120, epoch_s=1, resumed_epoch_s=0)
-    first = _start(folder, **SHORT_LEASE)
+    first = start_driver(folder, **SHORT_LEASE)
     _await_epoch(folder, 2, first)
     first.send_signal(signal.SIGSTOP)
-    second = _start(folder, **SHORT_LEASE)
+    second = start_driver(folder, **SHORT_LEASE)
     _await_epoch(folder, 120, second)
-    _end(second)
+    end(second)
     first.send_signal(signal.SIGCONT)
-    errors = _end(first)
+    errors = end(first)
     assert "first: reused: run " in errors or "first: waiting: " in errors
     # An epoch may be under way at the takeover, one may begin while its checkpoint is refused, and
     # one checkpoint may have been between its check and its seal.
