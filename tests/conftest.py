@@ -192,8 +192,8 @@ def s3_endpoint(environment: None) -> Iterator[str]:
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on now, another one at each call.
 
-    It is below those that the kernel gives to processes that ask for any port, and above those of
-    Ray's workers. So nobody takes it before the caller's process listens on it.
+    The kernel gives higher ports to processes that ask for any, and Ray's workers take lower ones.
+    So nobody takes it before the caller's process listens on it.
     """
     while True:
         port = _SYSTEM_RANDOM.randrange(20_000, 32_000)

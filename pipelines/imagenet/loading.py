@@ -66,7 +66,7 @@ class Loader:
 
 
 def _start_fork_server() -> None:
-    """Start the fork server, unless it runs. It imports this module while the caller goes on."""
+    """Start the fork server, unless it runs. It imports this module in the background."""
     multiprocessing.set_forkserver_preload(["__main__", __name__])
     multiprocessing.forkserver.ensure_running()
 
