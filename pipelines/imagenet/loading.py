@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from orchestrator.errors import OrchestratorError
 from pipelines.imagenet.dataset import Batch, Images, Sample, SampleIndex, collate
+from pipelines.training.loader_process import end_with_trainer
 
 
 class Loader:
@@ -41,6 +42,7 @@ class Loader:
             pin_memory=pin_memory,
             multiprocessing_context="forkserver" if num_workers else None,
             persistent_workers=num_workers > 0,
+            worker_init_fn=end_with_trainer,
             # A separate generator: otherwise loaders would draw from the training loop's.
             generator=torch.Generator(),
         )

@@ -49,6 +49,7 @@ with quiet_import():
     from mmengine.registry import (
         DATA_SAMPLERS,
         DATASETS,
+        FUNCTIONS,
         METRICS,
         MODELS,
         OPTIM_WRAPPER_CONSTRUCTORS,
@@ -61,6 +62,7 @@ with quiet_import():
 __all__ = [
     "DATASETS",
     "DATA_SAMPLERS",
+    "FUNCTIONS",
     "METRICS",
     "MODELS",
     "OPTIM_WRAPPERS",

@@ -8,9 +8,11 @@ from typing import Any
 
 from orchestrator.errors import JobError
 from pipelines.openmmlab.images import LoadUpright
+from pipelines.openmmlab.library import FUNCTIONS
 from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.params import FinetuneParams
 from pipelines.openmmlab.samplers import SeededDataset
+from pipelines.training.loader_process import end_with_trainer
 
 Config = dict[str, Any]
 
@@ -84,13 +86,15 @@ def loader(
 ) -> Config:
     """The config of a DataLoader. Its processes come from a fork server, because a worker with
     threads and CUDA cannot fork safely."""
-    processes: Config = (
-        {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
-    )
+    processes: Config = {
+        "multiprocessing_context": "forkserver",
+        "persistent_workers": True,
+        "worker_init_fn": {"type": end_with_trainer.__name__},
+    }
     return {
         "batch_size": batch_size,
         "num_workers": num_workers,
-        **processes,
+        **(processes if num_workers else {}),
         "sampler": sampler,
         "dataset": dataset,
         **more,
@@ -137,3 +141,6 @@ def backbone(
     """The config of CAT with the weights of a pretrained checkpoint, or random weights for None."""
     frozen = {} if frozen_stages is None else {"frozen_stages": frozen_stages}
     return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir, **frozen}
+
+
+FUNCTIONS.register_module(name=end_with_trainer.__name__, module=end_with_trainer)
